@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def read_adapter(path: Path, schema: AdapterSchema) -> dict[str, np.ndarray]:
         raise AdapterError(f"The adapter {path} cannot be read: {error.strerror}.") from error
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}", hint=error.hint) from error
+
+
+def fingerprint(tensors: Mapping[str, np.ndarray], schema: AdapterSchema) -> str:
+    """A digest of what an adapter computes: by it an engine knows which prompt caches are its."""
+    digest = hashlib.sha256(schema.to_json())
+    for name in sorted(tensors):
+        digest.update(tensors[name].tobytes())
+    return digest.hexdigest()
 
 
 def write_adapter(target: Path, tensors: Mapping[str, np.ndarray]) -> None:

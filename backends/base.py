@@ -94,6 +94,22 @@ class EvalStep:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """A training goes on after ``step`` of ``of`` optimizer steps, from this checkpoint."""
+
+    step: int
+    of: int
+    checkpoint: Path
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a person should read; nothing failed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """What training did. ``step_losses`` in nats a completion token, one an optimizer step.
 
@@ -109,24 +125,61 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """How an answer is sampled; temperature 0 is greedy."""
+    """How an answer is sampled and where it ends; temperature 0 is greedy.
+
+    An answer ends before the first of the ``stop`` strings, which is not part of it.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+Finish = Literal["stop", "length"]
+"""Why an answer ended: an end token or a stop string; or ``max_tokens`` or the context."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """One generated piece of text (may be empty inside a multi-byte character).
+    """One generated token as the text it adds, which may be empty: inside a character of several
+    bytes, while it could be the beginning of a stop string, and for the end token.
 
     ``probability`` is that of the chosen token under the model, before temperature and penalty.
+    ``finish`` is set on an answer's last token, and only there.
     """
 
     text: str
     probability: float
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True)
+class ForwardPlan:
+    """How batches go through the model: a matter of memory and time, the gradients are the same.
+
+    ``tokens`` is how many padded tokens one forward pass has at most; an example that is longer
+    goes alone. ``recompute`` is gradient checkpointing: each layer's activations are computed
+    again in the backward pass instead of kept.
+    """
+
+    tokens: int
+    recompute: bool = False
+
+
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """Where a training is written down, and after how many ``seconds`` each time.
+
+    ``base_sha256`` is the base model's digest: an engine does not know it, and a checkpoint on
+    another base must not be used. With 0 seconds each forward pass is written down.
+    """
+
+    folder: Path
+    base_sha256: str
+    seconds: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -135,6 +188,7 @@ class TrainJob:
 
     ``start_step`` is where in the data order to begin, so that a later round sees new examples.
     ``held_out`` is evaluated every ``recipe.eval_every`` optimizer steps, where that is not 0.
+    Without ``forward`` the engine takes its own width; without ``checkpoints`` it writes none.
     """
 
     examples: Sequence[Example]
@@ -142,9 +196,11 @@ class TrainJob:
     factors: Factors = "AB"
     start_step: int = 0
     held_out: Sequence[Example] = field(default=())
+    forward: ForwardPlan | None = None
+    checkpoints: CheckpointPlan | None = None
 
 
-Progress = Callable[[TrainStep | EvalStep], None]
+Progress = Callable[[TrainStep | EvalStep | Resumed | Note], None]
 """Called after each step. An exception that it raises ends the training: that is how to stop."""
 
 
@@ -180,9 +236,11 @@ class LoadedModel(Protocol):
         """Write the active adapter as canonical float32 safetensors, durably."""
 
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
-        """Train the active adapter in place.
+        """Train the active adapter in place; with checkpoints, go on from the newest that fits.
 
-        Raises BackendError on a loss that is not finite or when memory runs out.
+        Out of memory, the engine takes ``job.forward`` down once, says so in a Note, and repeats
+        the step. Raises OutOfMemory the second time, LossNotFinite with the examples' indices,
+        DataError for no examples or one longer than the model's context.
         """
 
     def losses(
@@ -193,7 +251,25 @@ class LoadedModel(Protocol):
     def generate(
         self, messages: Sequence[ChatMessage], options: GenerateOptions
     ) -> Iterator[Token]:
-        """The answer as a stream; closing the iterator stops the generation."""
+        """The answer as a stream; closing the iterator stops the generation.
+
+        Keys and values of the conversation stay known, within the bounds of
+        ``backends.conversations``, also while other adapters answer: the next question of it
+        computes only what is new. ``backends.answer`` has what engines share. Raises DataError
+        where the conversation fills the context.
+        """
+
+    def generate_batch(
+        self, conversations: Sequence[Sequence[ChatMessage]], options: GenerateOptions
+    ) -> list[list[Token]]:
+        """The answers to several conversations, computed together: the caller bounds how many.
+
+        Each has the tokens that ``generate`` gives it alone, up to what the engine rounds
+        differently in a product of several rows. Raises as ``generate``.
+        """
+
+    def n_prompt_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        """Number of tokens that the conversation has as a prompt. Raises as ``encode``."""
 
 
 class Backend(Protocol):

@@ -1,53 +1,52 @@
-"""Answers, one token at a time, with the keys and values of the conversation kept."""
+"""Logits of the next token, with the keys and values of the conversation kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from backends.base import GenerateOptions, Token
+from backends.answer import Answer
+from backends.base import Token
+from backends.conversations import common_beginning
 from backends.cuda.attention import choose_attention
 from backends.cuda.errors import memory_errors
-from backends.sampling import Sampler
-from backends.tokens import ChatTokenizer
-from federation.errors import DataError
 
 
 class Conversation:
     """Tokens whose keys and values are known, so that the next question computes only its own.
 
-    Valid for one state of the adapter: whoever changes that starts a new conversation.
+    Valid for one state of the adapter.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self.forget()
+        self.tokens: list[int] = []
+        self._cache = DynamicCache(config=model.config)
 
-    def forget(self) -> None:
-        """Begin anew."""
-        self._tokens: list[int] = []
-        self._cache = DynamicCache(config=self._model.config)
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the keys and values."""
+        layers = (layer for layer in self._cache.layers if layer.is_initialized)
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
     def rewind(self, prompt: Sequence[int]) -> None:
         """Keep what begins like ``prompt``, without its last token, whose logits are wanted."""
-        pairs = zip(self._tokens, prompt[:-1], strict=False)
-        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        surplus = len(self._tokens) - common
+        common = common_beginning(self.tokens, prompt[:-1])
+        surplus = len(self.tokens) - common
         if surplus and not all(type(layer) is DynamicLayer for layer in self._cache.layers):
             # A sliding window has dropped what it would have to go back to.
-            self.forget()
+            self.tokens, self._cache = [], DynamicCache(config=self._model.config)
         elif surplus:
             self._cache.crop(-surplus)
-            self._tokens = self._tokens[:common]
+            self.tokens = self.tokens[:common]
 
     def logits_after(self, tokens: Sequence[int]) -> np.ndarray:
         """Logits (vocabulary,) float32 after ``tokens``, which continue the known ones."""
-        new = list(tokens[len(self._tokens) :])
+        new = list(tokens[len(self.tokens) :])
         choose_attention(self._model, 1, len(new))
         with memory_errors("generating an answer"), torch.inference_mode():
             logits = self._model(
@@ -56,40 +55,48 @@ class Conversation:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits
-        self._tokens += new
+        self.tokens += new
         return np.asarray(logits[0, -1].float().cpu().numpy())
 
 
-def generate(
-    conversation: Conversation,
-    tokenizer: ChatTokenizer,
-    prompt: Sequence[int],
-    options: GenerateOptions,
-    *,
-    context: int,
-) -> Iterator[Token]:
-    """The answer to ``prompt`` until an end token, ``max_tokens`` or the model's ``context``.
+def answer_together(model: PreTrainedModel, answers: Sequence[Answer]) -> list[list[Token]]:
+    """All tokens of each answer; one forward pass chooses the next token of every open one."""
+    pad = max(len(answer.tokens) for answer in answers)
+    mask = torch.tensor(
+        [[0] * (pad - len(answer.tokens)) + [1] * len(answer.tokens) for answer in answers]
+    ).to(model.device)
+    rows = [[0] * (pad - len(answer.tokens)) + answer.tokens for answer in answers]
+    cache = DynamicCache(config=model.config)
+    taken: list[list[Token]] = [[] for _ in answers]
+    live = list(range(len(answers)))
+    while live:
+        logits = _next_logits(model, rows, mask, cache)
+        for place, index in enumerate(live):
+            taken[index].append(answers[index].take(logits[place]))
+        going_on = [place for place, index in enumerate(live) if answers[index].finish is None]
+        if len(going_on) < len(live):
+            kept = torch.tensor(going_on, dtype=torch.long, device=model.device)
+            cache.batch_select_indices(kept)
+            mask = mask[kept]
+        live = [live[place] for place in going_on]
+        rows = [answers[index].tokens[-1:] for index in live]
+        mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+    return taken
 
-    Raises DataError when the prompt fills the context. The end token is not part of the answer;
-    only where it cuts a character short, its piece carries what was left of that.
-    """
-    if len(prompt) >= context:
-        raise DataError(
-            f"The question has {len(prompt)} tokens; this base model reads at most {context}.",
-            hint="Ask a shorter question or begin a new conversation.",
-        )
-    conversation.rewind(prompt)
-    sampler, text = Sampler(options, prompt), tokenizer.stream()
-    tokens = list(prompt)
-    last = min(context, len(prompt) + options.max_tokens)
-    while len(tokens) < last:
-        token, probability = sampler.choose(conversation.logits_after(tokens))
-        if token in tokenizer.end_tokens:
-            if held_back := text.flush():
-                yield Token(held_back, probability)
-            return
-        tokens.append(token)
-        piece = text.push(token)
-        if len(tokens) == last:
-            piece += text.flush()
-        yield Token(piece, probability)
+
+def _next_logits(
+    model: PreTrainedModel, rows: list[list[int]], mask: torch.Tensor, cache: DynamicCache
+) -> np.ndarray:
+    choose_attention(model, len(rows), len(rows[0]))
+    # Each prompt begins at position 0, to the right of its padding.
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -len(rows[0]) :]
+    with memory_errors("generating answers"), torch.inference_mode():
+        logits = model(
+            input_ids=torch.tensor(rows, device=model.device),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+    return np.asarray(logits[:, -1].float().cpu().numpy())

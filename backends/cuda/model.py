@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
-from backends.adapters import read_adapter, write_adapter
+from backends.adapters import fingerprint, read_adapter, write_adapter
+from backends.answer import Answer, stream
 from backends.base import (
     ChatMessage,
     Example,
@@ -21,10 +23,11 @@ from backends.base import (
     TrainResult,
 )
 from backends.batches import check_examples
+from backends.conversations import Conversations
 from backends.cuda.allocator import release_memory
 from backends.cuda.device import use_threads
 from backends.cuda.evaluation import evaluate
-from backends.cuda.generation import Conversation, generate
+from backends.cuda.generation import Conversation, answer_together
 from backends.cuda.lora import Lora
 from backends.cuda.training import train
 from backends.tokens import ChatTokenizer
@@ -48,7 +51,8 @@ class TorchModel:
         self._quantisation: Quantisation = quantisation
         self._threads = threads
         self._lora: Lora | None = None
-        self._conversation = Conversation(model)
+        self._conversations = Conversations(lambda: Conversation(model))
+        self._adapter, self._changes = "", 0
 
     @property
     def engine(self) -> str:
@@ -71,14 +75,14 @@ class TorchModel:
             self.detach()
             self._lora = Lora(self._model, schema, dropout)
         self._lora.fill(tensors)
-        self._conversation = Conversation(self._model)
+        self._becomes(fingerprint(tensors, schema))
 
     def detach(self) -> None:
         """See ``LoadedModel.detach``."""
         if self._lora is not None:
             self._lora.remove()
             self._lora = None
-        self._conversation = Conversation(self._model)
+        self._becomes("")
 
     def save_adapter(self, target: Path) -> None:
         """See ``LoadedModel.save_adapter``. Raises AdapterError when none is attached."""
@@ -88,7 +92,9 @@ class TorchModel:
         """See ``LoadedModel.train``. Raises AdapterError when none is attached."""
         lora = self._active()
         use_threads(self._threads)
-        self._conversation = Conversation(self._model)
+        # They would be of no use to the adapter as it becomes, and training needs the memory.
+        self._conversations.forget()
+        self._becomes(f"trained {secrets.token_hex()}")
         try:
             return train(self._model, lora, job, progress)
         finally:
@@ -106,18 +112,37 @@ class TorchModel:
         self, messages: Sequence[ChatMessage], options: GenerateOptions
     ) -> Iterator[Token]:
         """See ``LoadedModel.generate``."""
-        prompt = self._tokenizer.prompt(messages)
+        answer = self._answer(messages, options)
         use_threads(self._threads)
-        context = getattr(self._model.config.get_text_config(), "max_position_embeddings", 1 << 30)
-        # Taken out while in use: a second answer, begun before this one ends, gets its own.
-        conversation, meanwhile = self._conversation, Conversation(self._model)
-        self._conversation = meanwhile
+        adapter, changes = self._adapter, self._changes
+        conversation = self._conversations.take(adapter, answer.tokens)
         try:
-            yield from generate(conversation, self._tokenizer, prompt, options, context=context)
+            yield from stream(answer, conversation)
         finally:
-            # Another one there means that the adapter changed, or another answer began.
-            if self._conversation is meanwhile:
-                self._conversation = conversation
+            # If the adapter changed meanwhile, these are keys and values of two adapters.
+            if self._changes == changes:
+                self._conversations.keep(adapter, conversation)
+
+    def generate_batch(
+        self, conversations: Sequence[Sequence[ChatMessage]], options: GenerateOptions
+    ) -> list[list[Token]]:
+        """See ``LoadedModel.generate_batch``."""
+        answers = [self._answer(messages, options) for messages in conversations]
+        use_threads(self._threads)
+        return answer_together(self._model, answers) if answers else []
+
+    def n_prompt_tokens(self, messages: Sequence[ChatMessage]) -> int:
+        """See ``LoadedModel.n_prompt_tokens``."""
+        return len(self._tokenizer.prompt(messages))
+
+    def _becomes(self, adapter: str) -> None:
+        self._adapter = adapter
+        self._changes += 1
+
+    def _answer(self, messages: Sequence[ChatMessage], options: GenerateOptions) -> Answer:
+        config = self._model.config.get_text_config()
+        context = getattr(config, "max_position_embeddings", 1 << 30)
+        return Answer(self._tokenizer, self._tokenizer.prompt(messages), options, context=context)
 
     def _active(self) -> Lora:
         if self._lora is None:

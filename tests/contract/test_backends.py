@@ -388,6 +388,37 @@ def test_sampling_follows_its_seed(model: LoadedModel) -> None:
     assert len({sampled(seed) for seed in range(4)}) > 1
 
 
+def test_an_answer_ends_before_a_stop_string(model: LoadedModel) -> None:
+    tokens = list(model.generate(QUESTION, GenerateOptions(max_tokens=12)))
+    whole = "".join(token.text for token in tokens)
+    assert [token.finish for token in tokens] == [None] * (len(tokens) - 1) + ["length"]
+    stop = whole[len(whole) // 2 :][:3]
+    stopped = list(model.generate(QUESTION, GenerateOptions(max_tokens=12, stop=("\0", stop))))
+    assert "".join(token.text for token in stopped) == whole[: whole.index(stop)]
+    assert stopped[-1].finish == "stop"
+    assert len(stopped) < len(tokens)
+
+
+def test_a_batch_gives_each_its_own_answer(model: LoadedModel) -> None:
+    chats = [conversation(name)[:1] for name in ("asthma", "shortness of breath", "cough")]
+    for options in (
+        GenerateOptions(max_tokens=12, repetition_penalty=1.1),
+        GenerateOptions(max_tokens=12, temperature=1.2, seed=3),
+    ):
+        together = model.generate_batch(chats, options)
+        alone = [list(model.generate(chat, options)) for chat in chats]
+        assert [[t.text for t in answer] for answer in together] == [
+            [t.text for t in answer] for answer in alone
+        ]
+    with pytest.raises(DataError, match="reads at most 1024"):
+        model.generate_batch([*chats, [{"role": "user", "content": "blood " * 2000}]], options)
+
+
+def test_a_prompt_is_counted_in_tokens(model: LoadedModel) -> None:
+    example = model.encode(conversation("asthma"), max_length=256)
+    assert model.n_prompt_tokens(QUESTION) == example.n_prompt
+
+
 def test_a_question_longer_than_the_context_is_refused(model: LoadedModel) -> None:
     question = [{"role": "user", "content": "blood " * 2000}]
     with pytest.raises(DataError, match="reads at most 1024"):

@@ -13,6 +13,7 @@ from backends.base import ChatMessage, GenerateOptions
 from backends.cuda import BACKEND
 from backends.cuda.model import TorchModel
 from tests.tiny import Architecture, build_tiny_model, tiny_model
+from tests.tiny_training import schema_for, write_random
 
 QUESTIONS = ("What is asthma?", "A patient with a fever", "é 😀")
 
@@ -63,7 +64,8 @@ def test_an_end_token_ends_the_answer(tmp_path: Path) -> None:
     assert len(fifth) == 1, "the fifth piece must be one token for this test to mean something"
     (base / "generation_config.json").write_text(json.dumps({"eos_token_id": fifth}))
     ended = list(loaded(base).generate(ask("asthma"), GenerateOptions(max_tokens=8)))
-    assert [token.text for token in ended] == [token.text for token in whole[:4]]
+    assert [token.text for token in ended] == [*(token.text for token in whole[:4]), ""]
+    assert [token.finish for token in ended] == [None] * 4 + ["stop"]
 
 
 def test_probabilities_are_the_models_own() -> None:
@@ -116,6 +118,75 @@ def test_generating_leaves_gradients_possible_between_two_tokens() -> None:
 def test_an_answer_stops_at_the_context() -> None:
     model = loaded(tiny_model())
     chat = ask("blood " * 950)
-    room = 1024 - len(model._tokenizer.prompt(chat))
+    room = 1024 - model.n_prompt_tokens(chat)
     assert 0 < room < 200
-    assert len(list(model.generate(chat, GenerateOptions(max_tokens=500)))) == room
+    answer = list(model.generate(chat, GenerateOptions(max_tokens=500)))
+    assert len(answer) == room
+    assert answer[-1].finish == "length"
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2"])
+def test_a_batch_has_the_answers_of_each_alone(architecture: Architecture) -> None:
+    model = loaded(tiny_model(architecture))
+    chats = [ask(question) for question in (*QUESTIONS, "blood " * 60)]
+    for options in (
+        GenerateOptions(max_tokens=24, repetition_penalty=1.2),
+        GenerateOptions(max_tokens=24, temperature=1.5, seed=4, stop=("a", "the")),
+    ):
+        together = model.generate_batch(chats, options)
+        alone = [list(model.generate(chat, options)) for chat in chats]
+        assert [[t.text for t in answer] for answer in together] == [
+            [t.text for t in answer] for answer in alone
+        ]
+        assert [answer[-1].finish for answer in together] == [a[-1].finish for a in alone]
+    assert len({len(answer) for answer in together}) > 1, "the answers end at different times"
+    assert model.generate_batch([], options) == []
+
+
+def test_each_adapter_keeps_its_conversation_across_swaps(tmp_path: Path) -> None:
+    model = loaded(tiny_model())
+    schema = schema_for(tiny_model())
+    adapters = [write_random(tmp_path / f"{n}", schema, seed=n, scale=0.3) for n in range(2)]
+    options = GenerateOptions(max_tokens=6)
+    chat = ask("What is asthma?")
+    first = []
+    for adapter in adapters:
+        model.attach(adapter, schema)
+        first.append(text_of(model, chat, options))
+    follow_ups = [
+        [*chat, ChatMessage(role="assistant", content=text), *ask("And a seizure?")]
+        for text in first
+    ]
+    computed: list[int] = []
+    hook = model._model.model.embed_tokens.register_forward_pre_hook(
+        lambda _, args: computed.append(args[0].shape[1])
+    )
+    for adapter, follow_up in zip(adapters, follow_ups, strict=True):
+        model.attach(adapter, schema)
+        found = text_of(model, follow_up, options)
+        n_new, n_prompt = computed[0], model.n_prompt_tokens(follow_up)
+        assert n_new < n_prompt * 2 / 3
+        computed.clear()
+        fresh = loaded(tiny_model())
+        fresh.attach(adapter, schema)
+        assert found == text_of(fresh, follow_up, options)
+    hook.remove()
+
+
+def test_an_adapter_swapped_during_an_answer_leaves_no_mixed_conversation(tmp_path: Path) -> None:
+    model = loaded(tiny_model())
+    schema = schema_for(tiny_model())
+    adapters = [write_random(tmp_path / f"{n}", schema, seed=n, scale=0.3) for n in range(2)]
+    chat, options = ask("What is asthma?"), GenerateOptions(max_tokens=12)
+    model.attach(adapters[0], schema)
+    alone = text_of(model, chat, options)
+    model = loaded(tiny_model())
+    model.attach(adapters[0], schema)
+    stream = model.generate(chat, options)
+    next(stream)
+    model.attach(adapters[1], schema)
+    for _ in range(3):
+        next(stream)
+    model.attach(adapters[0], schema)
+    list(stream)
+    assert text_of(model, chat, options) == alone

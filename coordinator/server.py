@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import socket
 import ssl
 import threading
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,7 +19,7 @@ from coordinator.closing import advance
 from coordinator.context import Coordinator
 from coordinator.deadlines import DeadlineProtocol
 from coordinator.events import Emit
-from federation.errors import FedMedError, InputError, StorageError
+from federation.errors import FedMedError, InputError
 
 _TICK_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 10
@@ -66,19 +64,6 @@ class Ticker(threading.Thread):
         self.join()
 
 
-@contextmanager
-def exclusive(home: Path) -> Iterator[None]:
-    """Only one server a home. Raises StorageError while another one runs."""
-    with (home / "serve.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StorageError(
-                f"A coordinator already serves {home}.", hint="Stop that one first."
-            ) from error
-        yield
-
-
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises InputError when the address is taken or not this machine's."""
     try:
@@ -117,7 +102,7 @@ def _tls_context(_: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ss
     return context
 
 
-def serve(coordinator: Coordinator, listener: socket.socket, tls: TlsFiles, home: Path) -> None:
+def serve(coordinator: Coordinator, listener: socket.socket, tls: TlsFiles) -> None:
     """Serve until SIGINT or SIGTERM; open requests and the round's step under way are finished.
 
     Raises InputError when the certificate does not fit its key.
@@ -152,12 +137,11 @@ def serve(coordinator: Coordinator, listener: socket.socket, tls: TlsFiles, home
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     logging.getLogger().addHandler(_LogEvents(coordinator.emit))
-    with exclusive(home):
-        try:
-            config.load()
-        except (OSError, ssl.SSLError) as error:
-            raise InputError(
-                f"{tls.certificate} and {tls.key} cannot be used for TLS: {error}.",
-                hint="tls_cert holds the chain and tls_key its key, both PEM, unencrypted.",
-            ) from error
-        uvicorn.Server(config).run(sockets=[listener])
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(
+            f"{tls.certificate} and {tls.key} cannot be used for TLS: {error}.",
+            hint="tls_cert holds the chain and tls_key its key, both PEM, unencrypted.",
+        ) from error
+    uvicorn.Server(config).run(sockets=[listener])

@@ -25,6 +25,7 @@ COMMANDS = {
     "revoke": "Sign a hospital out of the roster, effective at once.",
     "round": "Open or close a round.",
     "status": "Show the round, the hospitals and the best adapter.",
+    "migrate": "Bring the database to this version's schema.",
     "paths": "Print where everything lies on disk.",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -12,7 +13,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from coordinator.store.tables import SCHEMA_VERSION, metadata
+from coordinator.store import migrations
+from coordinator.store.copying import copy_sqlite
 from federation.errors import StorageError
 
 _WAL_IS_SAFE = (3, 51, 3)
@@ -61,7 +63,7 @@ def journal_mode(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> str:
     return "WAL" if version >= _WAL_IS_SAFE else "TRUNCATE"
 
 
-def _engine(path: Path) -> Engine:
+def _engine(path: Path, *, foreign_keys: bool = True) -> Engine:
     engine = create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=40)
 
     @event.listens_for(engine, "connect")
@@ -74,7 +76,7 @@ def _engine(path: Path) -> Engine:
             f"journal_mode = {journal_mode()}",
             "synchronous = EXTRA",
             "fullfsync = ON",
-            "foreign_keys = ON",
+            f"foreign_keys = {'ON' if foreign_keys else 'OFF'}",
             # A destroyed round secret is overwritten, not just unlinked.
             "secure_delete = ON",
         ):
@@ -92,23 +94,76 @@ def _engine(path: Path) -> Engine:
 
 def create_sqlite(path: Path) -> Database:
     """A new database with all tables. Raises StorageError."""
-    database = Database(_engine(path))
-    with database.write() as connection:
-        metadata.create_all(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    return database
+    _upgrade(path)
+    return open_sqlite(path)
 
 
 def open_sqlite(path: Path) -> Database:
-    """An existing database. Raises StorageError when missing or of another schema version."""
+    """An existing database. Raises StorageError when missing or not of this program's revision."""
+    found = _known_revision(path)
+    if found != migrations.head():
+        raise StorageError(
+            f"{path} has the schema of revision {found}; this fedmed uses {migrations.head()}.",
+            hint="Run `coordinator migrate`; it keeps a copy. `coordinator serve` does so too.",
+        )
+    return Database(_engine(path))
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What ``migrate_sqlite`` did; ``copy`` is the database as it was before."""
+
+    before: str
+    after: str
+    copy: Path
+
+
+def migrate_sqlite(path: Path) -> Migration | None:
+    """Bring the database to this program's revision, in one transaction; None if it is there.
+
+    A copy is made first and kept. Raises StorageError; then the database is as it was.
+    """
+    before = _known_revision(path)
+    if before == migrations.head():
+        return None
+    copy = path.with_name(f"{path.stem}.{before}{path.suffix}")
+    copy_sqlite(path, copy)
+    _upgrade(path)
+    return Migration(before, migrations.head(), copy)
+
+
+def _known_revision(path: Path) -> str:
     if not path.is_file():
         raise StorageError(f"The database {path} is missing.", hint="Restore it from a backup.")
     database = Database(_engine(path))
-    with database.read() as connection:
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if version != SCHEMA_VERSION:
+    try:
+        with database.read() as connection:
+            found = migrations.revision(connection)
+    finally:
+        database.close()
+    if found is None:
         raise StorageError(
-            f"{path} has schema version {version}; this fedmed reads version {SCHEMA_VERSION}.",
-            hint="Run the fedmed version that wrote it.",
+            f"{path} does not hold a coordinator's tables.", hint="Restore it from a backup."
         )
-    return database
+    if found not in migrations.revisions():
+        raise StorageError(
+            f"{path} has the schema of revision {found}; this fedmed knows none after "
+            f"{migrations.head()}.",
+            hint="Run the fedmed version that wrote it, or a later one.",
+        )
+    return found
+
+
+def _upgrade(path: Path) -> None:
+    # SQLite changes a table by replacing it, which foreign keys would forbid.
+    database = Database(_engine(path, foreign_keys=False))
+    try:
+        with database.write() as connection:
+            migrations.upgrade(connection)
+            if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                raise StorageError(
+                    f"After the migration a row of {broken[0]} would refer to nothing.",
+                    hint="Nothing was changed. This is a defect of fedmed: report it.",
+                )
+    finally:
+        database.close()

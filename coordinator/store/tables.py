@@ -1,4 +1,7 @@
-"""The tables. Signed documents are kept as the exact text that was signed."""
+"""The tables. Signed documents are kept as the exact text that was signed.
+
+A change here comes with a revision: ``coordinator/store/migrations`` says how.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,6 @@ from sqlalchemy import (
     Table,
     Text,
 )
-
-SCHEMA_VERSION = 1
 
 metadata = MetaData()
 

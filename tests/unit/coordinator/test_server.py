@@ -14,8 +14,9 @@ import uvicorn
 from coordinator import server
 from coordinator.api import create_app
 from coordinator.deadlines import DeadlineProtocol
+from coordinator.locks import exclusive
 from coordinator.rounds import State
-from coordinator.server import Ticker, bind, exclusive
+from coordinator.server import Ticker, bind
 from coordinator.status import federation_status
 from federation.errors import InputError, StorageError
 from federation.request_signing import sign_request

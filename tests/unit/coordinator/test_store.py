@@ -44,15 +44,6 @@ def test_the_write_ahead_log_only_without_its_race(version: tuple[int, ...], mod
     assert journal_mode(version) == mode
 
 
-def test_another_schema_version_is_refused(path: Path) -> None:
-    database = create_sqlite(path)
-    with database.write() as connection:
-        connection.exec_driver_sql("PRAGMA user_version = 99")
-    database.close()
-    with pytest.raises(StorageError, match="version 99"):
-        open_sqlite(path)
-
-
 def test_a_missing_or_foreign_file_is_refused(path: Path) -> None:
     with pytest.raises(StorageError, match="missing"):
         open_sqlite(path)

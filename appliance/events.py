@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from backends.base import EvalStep, TrainStep
+from backends.base import EvalStep, Note, Resumed, TrainStep
+
+__all__ = ["Event", "Note", "Phase", "PhaseName", "Sink", "Transfer", "as_record"]
 
 PhaseName = Literal[
     "checking", "downloading", "loading", "evaluating", "training", "sealing", "uploading", "done"
@@ -34,14 +36,7 @@ class Transfer:
     of: int
 
 
-@dataclass(frozen=True)
-class Note:
-    """Something a person should read; nothing failed."""
-
-    text: str
-
-
-Event = Phase | Transfer | Note | TrainStep | EvalStep
+Event = Phase | Transfer | Note | Resumed | TrainStep | EvalStep
 Sink = Callable[[Event], None]
 """Called with each event. An exception that it raises stops the work: that is how to stop."""
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from appliance import adapters
 from appliance.adapters import AdapterCard, StoredAdapter
 from appliance.data import Split, load_split
-from appliance.events import Phase, Sink
+from appliance.events import Event, Phase, Sink
 from appliance.runlog import RunLog
 from backends.base import (
     EvalStep,
     Example,
     ExampleLoss,
     LoadedModel,
+    Resumed,
     TrainJob,
     TrainResult,
     TrainStep,
@@ -143,11 +144,11 @@ def train(
     with RunLog(plan.folder) as log:
         step = 0
 
-        def both(event: TrainStep | EvalStep) -> None:
+        def both(event: Event) -> None:
             nonlocal step
-            if isinstance(event, TrainStep):
+            if isinstance(event, TrainStep | Resumed):
                 step = event.step
-            elif event.done == event.of:
+            elif isinstance(event, EvalStep) and event.done == event.of:
                 log.held_out(step, event.loss)
             log(event)
             sink(event)

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from appliance.events import Event, Note, Phase, Sink, Transfer, as_record
-from backends.base import EvalStep, TrainStep
+from backends.base import EvalStep, Resumed, TrainStep
 
 
 class _Bars:
@@ -37,6 +37,8 @@ class _Bars:
                 self._start(f"{event.name} {event.detail}".strip())
             case Note():
                 self._progress.console.print(event.text, markup=False)
+            case Resumed():
+                self._resume(event)
             case TrainStep():
                 rate = f"loss {event.loss:.3f}  {event.tokens_per_second:.0f} tokens/s"
                 self._update(event.step, event.of, rate)
@@ -49,6 +51,13 @@ class _Bars:
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = None if text is None else self._progress.add_task(text, total=None, rate="")
+
+    def _resume(self, event: Resumed) -> None:
+        text = f"Going on after step {event.step} of {event.of}, from {event.checkpoint}."
+        self._progress.console.print(text, markup=False)
+        if self._task is not None:
+            # Not an update: the time left would be reckoned as if these steps took no time.
+            self._progress.reset(self._task, completed=event.step, total=event.of)
 
     def _update(self, done: int, of: int, rate: str) -> None:
         if self._task is not None:

@@ -95,11 +95,11 @@ class EvalStep:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A training goes on after ``step`` of ``of`` optimizer steps, from this checkpoint."""
+    """A training goes on after ``step`` of ``of`` optimizer steps, from the file ``checkpoint``."""
 
     step: int
     of: int
-    checkpoint: Path
+    checkpoint: str
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,13 @@ class Token:
 class ForwardPlan:
     """How batches go through the model: a matter of memory and time, the gradients are the same.
 
-    ``tokens`` is how many padded tokens one forward pass has at most; an example that is longer
-    goes alone. ``recompute`` is gradient checkpointing: each layer's activations are computed
-    again in the backward pass instead of kept.
+    One forward pass has at most ``tokens`` padded tokens and ``rows`` examples; an example that
+    is longer goes alone. ``recompute`` is gradient checkpointing: each layer's activations are
+    computed again in the backward pass instead of kept.
     """
 
     tokens: int
+    rows: int | None = None
     recompute: bool = False
 
 

@@ -8,11 +8,11 @@ nothing but (seed, epoch), so a training may begin anywhere in it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
-from backends.base import Example
+from backends.base import Example, ForwardPlan, TrainJob
 from federation.errors import DataError
 
 WINDOW = 64
@@ -66,9 +66,38 @@ def sorted_batches(lengths: Sequence[int], max_tokens: int) -> list[tuple[int, .
     return [tuple(batch) for batch in batches]
 
 
-def check_examples(examples: Sequence[Example]) -> None:
-    """Raise DataError at the first example without a prompt or without a completion."""
+def optimizer_steps(job: TrainJob, *, skip: int = 0) -> Iterator[list[tuple[int, ...]]]:
+    """The batches of each optimizer step, endlessly, from ``start_step + skip`` on."""
+    lengths = [len(example.tokens) for example in job.examples]
+    recipe = job.recipe
+    start = (job.start_step + skip) * recipe.accumulation
+    batches = shuffled_batches(lengths, recipe.batch_size, recipe.seed, start=start)
+    while True:
+        yield list(islice(batches, recipe.accumulation))
+
+
+def forward_passes(
+    examples: Sequence[Example], batches: Sequence[Sequence[int]], plan: ForwardPlan
+) -> list[tuple[int, ...]]:
+    """One optimizer step's batches as indices, a tuple a forward pass: too large ones are cut."""
+    passes: list[tuple[int, ...]] = []
+    for indices in batches:
+        for part in sorted_batches([len(examples[i].tokens) for i in indices], plan.tokens):
+            for start in range(0, len(part), plan.rows or len(part)):
+                rows = part[start : start + (plan.rows or len(part))]
+                passes.append(tuple(indices[position] for position in rows))
+    return passes
+
+
+def check_examples(examples: Sequence[Example], context: int | None = None) -> None:
+    """Raise DataError at the first example without a prompt or completion, or above ``context``."""
     for index, example in enumerate(examples):
+        if context is not None and len(example.tokens) > context:
+            raise DataError(
+                f"Example {index} has {len(example.tokens)} tokens; this base model reads at most "
+                f"{context}.",
+                hint="Lower max_length to that, or take a base model with a longer context.",
+            )
         if not 0 < example.n_prompt < len(example.tokens):
             raise DataError(
                 f"Example {index} has {example.n_prompt} prompt tokens of {len(example.tokens)}: "

@@ -12,7 +12,9 @@ FedMedError
 ├── AdapterError          6  tensors that do not fit the round's schema
 ├── EnvelopeError         6  sealed update damaged, or sealed to another context
 ├── TransportError        7  no connection, wrong certificate, bad answer
-├── BackendError          8  training engine missing, out of memory, diverged
+├── BackendError          8  training engine missing or unable
+│   ├── OutOfMemory       8
+│   └── LossNotFinite     8  training diverged
 └── StorageError          9  disk full, not writable, state damaged
 
 The number is the process's exit code. ``slug`` is the stable tail of the RFC 9457
@@ -137,12 +139,33 @@ class TransportError(FedMedError):
 
 
 class BackendError(FedMedError):
-    """The training engine is missing, out of memory, or its loss is not finite."""
+    """The training engine is missing, or cannot do what was asked."""
 
     exit_code = 8
     slug = "backend"
     status = 503
     default_hint = "`appliance doctor` says which engines this machine has."
+
+
+class OutOfMemory(BackendError):
+    """Memory ran out, or would by the estimate."""
+
+    slug = "out-of-memory"
+    default_hint = (
+        "Close other programs, hold the base in 4 bits (--use-4bit), or cut batches finer "
+        "(--forward-tokens); the gradients stay the same."
+    )
+
+
+class LossNotFinite(BackendError):
+    """A loss or gradient became NaN or infinite; ``examples`` are indices into the job's."""
+
+    slug = "loss-not-finite"
+    default_hint = "Look at those examples, or lower the learning rate."
+
+    def __init__(self, message: str, *, hint: str = "", examples: tuple[int, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.examples = examples
 
 
 class StorageError(FedMedError):

@@ -42,26 +42,34 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_writer(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
-    """Open a temporary file that replaces ``path`` durably when the block ends without an error.
+def atomic_path(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
+    """A temporary file that replaces ``path`` durably when the block ends without an error.
 
     Order: write, fsync, rename, fsync of the folder. On any error the temporary file is removed
     and ``path`` is untouched. Raises StorageError when the disk refuses.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
+            yield temporary
+            with temporary.open("rb+") as file:
                 os.fchmod(file.fileno(), mode)
-                yield file
-                file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
             sync_folder(path.parent)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def atomic_writer(path: Path, *, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """Open the temporary file of ``atomic_path`` for writing."""
+    with atomic_path(path, mode=mode) as temporary, temporary.open("wb") as file:
+        yield file
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from appliance.events import Event, Phase, Transfer
-from backends.base import EvalStep, TrainStep
+from backends.base import EvalStep, Resumed, TrainStep
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class RunView:
                     of=0,
                     seconds_left=None,
                 )
+            case Resumed():
+                return replace(self, unit="Step", done=event.step, of=event.of, step=event.step)
             case TrainStep():
                 return replace(
                     self,

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from appliance import adapters
 from appliance.demo.settings import HOSPITALS, DemoPaths
-from appliance.events import as_record
+from appliance.events import Event, as_record
 from backends import choose
-from backends.base import ChatMessage, EvalStep, Example, LoadedModel, TrainStep
+from backends.base import ChatMessage, Example, LoadedModel
 from federation.files import write_atomically
 
 
@@ -119,7 +119,7 @@ def measure(
     for subject in subjects:
         _attach(model, paths, subject)
 
-        def progress(event: TrainStep | EvalStep, subject: str = subject) -> None:
+        def progress(event: Event, subject: str = subject) -> None:
             print(json.dumps({**as_record(event), "subject": subject}), flush=True)
 
         losses = model.losses(examples, progress)

@@ -15,7 +15,7 @@ from textual.message import Message
 from appliance.events import Event, Note, Phase, Sink
 from appliance.local import LocalSettings
 from appliance.state import ApplianceStatus
-from backends.base import EvalStep, TrainStep
+from backends.base import EvalStep, Resumed, TrainStep
 from federation.errors import FedMedError
 from tui.activity import Reading
 from tui.messages import Happened, JobShown, StatusWanted
@@ -193,6 +193,8 @@ class TrainPage(Page):
                 log.note(f"{event.name} {event.detail}".strip())
             case Note():
                 log.note(event.text)
+            case Resumed():
+                log.note(f"going on after step {event.step}, from {event.checkpoint}")
             case TrainStep():
                 curve.add(event.step, event.of, event.loss)
             case EvalStep() if len(self._view.held_out) > len(before.held_out):

@@ -66,8 +66,26 @@ def gather(
     expected = frozenset(m.hospital for m in roster.members)
     if row.state is State.OPEN:
         expected &= {m.hospital for m in coordinator.roster().members}
-    delivered = frozenset(u.hospital for u in _accepted(uploads)) & expected
-    return Facts(row.state, expected, delivered, descriptor.quorum, descriptor.deadline)
+    return Facts(
+        state=row.state,
+        expected=expected,
+        delivered={u.hospital: u.touched_at for u in _accepted(uploads) if u.hospital in expected},
+        quorum=descriptor.quorum,
+        deadline=descriptor.deadline,
+        grace=descriptor.grace_minutes * 60,
+        heard=last_heard(coordinator, row.number, uploads),
+        awake_since=coordinator.awake_since,
+    )
+
+
+def last_heard(
+    coordinator: Coordinator, number: int, uploads: Sequence[UploadRow]
+) -> dict[str, int]:
+    """When each hospital last showed life in a round: by a heartbeat, or a part of an update."""
+    heard = {name: beat.at for name, beat in coordinator.store.reports.heartbeats(number).items()}
+    for upload in uploads:
+        heard[upload.hospital] = max(upload.touched_at, heard.get(upload.hospital, 0))
+    return heard
 
 
 def _round_roster(coordinator: Coordinator, descriptor: RoundDescriptor) -> Roster:

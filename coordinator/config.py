@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from federation.errors import ConfigError, InputError
-from federation.messages import MAX_NORM, Metric, Name
+from federation.messages import MAX_NORM, Extensions, Metric, Minutes, Name
 from federation.recipe import TrainingRecipe
 
 _HINT = "`coordinator paths` shows where coordinator.toml is."
@@ -72,6 +72,14 @@ class RoundSection(TrainingRecipe):
     )
     deadline_minutes: int = Field(
         1440, gt=0, le=525_600, description="how long a round stays open at most"
+    )
+    grace_minutes: Minutes = Field(
+        60,
+        description="how long a silent hospital is waited for once quorum is met",
+    )
+    extension_minutes: Minutes = Field(60, description="what an automatic extension adds")
+    extensions: Extensions = Field(
+        0, description="how often the deadline moves by itself when quorum is not met then"
     )
     max_norm: float | None = Field(
         None,

@@ -46,6 +46,8 @@ class Coordinator:
     blobs: Blobs
     clock: Clock = system_clock
     emit: Emit = quiet
+    awake_since: int = 0
+    """From when on it listens; nobody was silent before."""
 
     def roster(self) -> Roster:
         """The current roster; its signature by the admin key is verified each time."""

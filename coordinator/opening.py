@@ -82,6 +82,9 @@ def open_round(
         quorum=quorum,
         opened_at=now,
         deadline=now + settings.deadline_minutes * 60,
+        grace_minutes=settings.grace_minutes,
+        extension_minutes=settings.extension_minutes,
+        extensions=settings.extensions,
     )
     row = RoundRow(
         number=number,

@@ -2,11 +2,15 @@
 
 OPEN -> CLOSED -> AGGREGATED -> PUBLISHED
   └────────┴──> ABORTED (the previous adapter stays)
+
+Every wait is bounded: without quorum by the deadline and its extensions, with quorum also by the
+silence of those who are missing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 
@@ -20,10 +24,15 @@ class State(StrEnum):
     ABORTED = "aborted"
 
 
+FINAL = (State.PUBLISHED, State.ABORTED)
+"""States that a round never leaves."""
+
+
 class Action(Enum):
     """What to do with a round next."""
 
     WAIT = "wait"
+    EXTEND = "extend"
     CLOSE = "close"
     AGGREGATE = "aggregate"
     PUBLISH = "publish"
@@ -40,22 +49,51 @@ class Request(Enum):
 
 @dataclass(frozen=True)
 class Facts:
-    """All that decides about a round.
+    """All that decides about a round; times in seconds since 1970, ``grace`` in seconds.
 
-    ``expected`` are the hospitals of the round's roster that are still members; ``delivered``
-    those of them with an accepted update. Hospitals that are merely connected count nothing.
+    ``expected`` are the hospitals of the round's roster that are still members. ``delivered``
+    says when the update of each was accepted, ``heard`` when any other was last heard of in this
+    round. Hospitals that are merely connected count nothing. While the coordinator did not listen,
+    until ``awake_since``, nobody can be called silent.
     """
 
     state: State
     expected: frozenset[str]
-    delivered: frozenset[str]
+    delivered: Mapping[str, int]
     quorum: int
     deadline: int
+    grace: int
+    extensions_left: int = 0
+    heard: Mapping[str, int] = field(default_factory=dict)
+    awake_since: int = 0
 
     @property
-    def quorum_met(self) -> bool:
-        """Whether enough verified updates are here."""
-        return len(self.delivered) >= self.quorum
+    def missing(self) -> tuple[str, ...]:
+        """Who has not delivered, sorted."""
+        return tuple(sorted(self.expected - self.delivered.keys()))
+
+    @property
+    def quorum_at(self) -> int | None:
+        """When enough verified updates were here; None before that."""
+        times = sorted(self.delivered.values())
+        return times[self.quorum - 1] if len(times) >= self.quorum else None
+
+    def silent_since(self, hospital: str) -> int:
+        """From when on the silence of a missing hospital counts, once quorum is met."""
+        return max(self.quorum_at or 0, self.heard.get(hospital, 0), self.awake_since)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What comes next if nobody is heard of any more: at ``at``, or now where that is None.
+
+    ``without`` are the hospitals that are waited for until then.
+    """
+
+    action: Action
+    reason: str = ""
+    at: int | None = None
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,43 +104,56 @@ class Decision:
     reason: str = ""
 
 
-_WAIT = Decision(Action.WAIT)
+_ADMINISTRATOR = "aborted by the administrator"
 
 
 def decide(facts: Facts, now: int, request: Request = Request.NONE) -> Decision:
     """The next step of a round at ``now`` (seconds since 1970)."""
+    if request is Request.ABORT and facts.state in (State.OPEN, State.CLOSED):
+        return Decision(Action.ABORT, _ADMINISTRATOR)
+    if request is Request.CLOSE and facts.state is State.OPEN and facts.quorum_at is not None:
+        return Decision(Action.CLOSE, "closed by the administrator with quorum met")
+    ahead = outlook(facts)
+    if ahead.at is not None and now < ahead.at:
+        return Decision(Action.WAIT)
+    return Decision(ahead.action, ahead.reason)
+
+
+def outlook(facts: Facts) -> Outlook:
+    """What comes next, and when at the latest."""
     match facts.state:
+        case State.OPEN if facts.quorum_at is not None:
+            return _closing(facts)
         case State.OPEN:
-            return _decide_open(facts, now, request)
-        case State.CLOSED if facts.quorum_met and request is not Request.ABORT:
-            return Decision(Action.AGGREGATE)
-        case State.CLOSED if request is Request.ABORT:
-            return Decision(Action.ABORT, "aborted by the administrator")
+            return _deadline_without_quorum(facts)
+        case State.CLOSED if facts.quorum_at is not None:
+            return Outlook(Action.AGGREGATE)
         case State.CLOSED:
-            return Decision(
-                Action.ABORT,
-                f"only {len(facts.delivered)} of {facts.quorum} needed updates could be used",
+            count = len(facts.delivered)
+            return Outlook(
+                Action.ABORT, f"only {count} of {facts.quorum} needed updates could be used"
             )
         case State.AGGREGATED:
-            return Decision(Action.PUBLISH)
+            return Outlook(Action.PUBLISH)
         case _:
-            return _WAIT
+            return Outlook(Action.WAIT)
 
 
-def _decide_open(facts: Facts, now: int, request: Request) -> Decision:
-    if request is Request.ABORT:
-        return Decision(Action.ABORT, "aborted by the administrator")
-    if facts.quorum_met:
-        if facts.delivered >= facts.expected:
-            return Decision(Action.CLOSE, "the whole roster has delivered")
-        if request is Request.CLOSE:
-            return Decision(Action.CLOSE, "closed by the administrator with quorum met")
-        if now >= facts.deadline:
-            return Decision(Action.CLOSE, "the deadline has passed with quorum met")
-    elif now >= facts.deadline:
-        return Decision(
-            Action.ABORT,
-            f"quorum not met at the deadline: {len(facts.delivered)} of {facts.quorum} "
-            "needed updates",
-        )
-    return _WAIT
+def _closing(facts: Facts) -> Outlook:
+    missing = facts.missing
+    if not missing:
+        return Outlook(Action.CLOSE, "the whole roster has delivered")
+    given_up = max(facts.silent_since(hospital) for hospital in missing) + facts.grace
+    if given_up < facts.deadline:
+        reason = f"quorum met; silent for {facts.grace // 60} min: {', '.join(missing)}"
+        return Outlook(Action.CLOSE, reason, given_up, missing)
+    reason = "the deadline has passed with quorum met"
+    return Outlook(Action.CLOSE, reason, facts.deadline, missing)
+
+
+def _deadline_without_quorum(facts: Facts) -> Outlook:
+    short = (
+        f"quorum not met at the deadline: {len(facts.delivered)} of {facts.quorum} needed updates"
+    )
+    action = Action.EXTEND if facts.extensions_left else Action.ABORT
+    return Outlook(action, short, facts.deadline, facts.missing)

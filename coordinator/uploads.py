@@ -107,7 +107,8 @@ def commit(coordinator: Coordinator, member: Member, upload_id: str) -> SignedDo
     except (EnvelopeError, AdapterError) as error:
         reason = str(error)
     receipt = _receipt(coordinator, row, reason)
-    settled = coordinator.store.uploads.settle(row, receipt, header=header, reason=reason)
+    now = coordinator.clock()
+    settled = coordinator.store.uploads.settle(row, receipt, header=header, reason=reason, now=now)
     if settled is None:
         open_round(coordinator, row.round)
         raise _already_delivered(row.hospital, row.round)

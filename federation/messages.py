@@ -46,6 +46,14 @@ Timestamp = Annotated[int, Field(ge=0, lt=1 << 40)]
 
 RoundNumber = Annotated[int, Field(ge=1, le=1_000_000)]
 
+_LONGEST_MINUTES = 525_600
+
+Minutes = Annotated[int, Field(ge=1, le=_LONGEST_MINUTES)]
+"""A span of time in a round, up to a year."""
+
+Extensions = Annotated[int, Field(ge=0, le=1000)]
+"""How many times a round's deadline moves."""
+
 Hex16 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 """Sixteen random bytes in hexadecimal."""
 
@@ -109,11 +117,36 @@ class RoundDescriptor(Message):
     quorum: int = Field(ge=1, le=10_000)
     opened_at: Timestamp
     deadline: Timestamp
+    grace_minutes: Minutes = Field(
+        _LONGEST_MINUTES,
+        description="how long a silent hospital is waited for once quorum is met; what says "
+        "nothing of it waits until the deadline",
+    )
+    extension_minutes: Minutes = Field(60, description="what an automatic extension adds")
+    extensions: Extensions = Field(
+        0, description="how often the deadline moves by itself when quorum is not met then"
+    )
 
     @property
     def schema_sha256(self) -> str:
         """Digest of the adapter schema."""
         return self.adapter_schema.digest()
+
+
+class RoundExtension(Message):
+    """A later deadline of an open round; the newest ``number`` holds.
+
+    ``automatic`` counts those so far that the descriptor allows for, this one included.
+    """
+
+    v: Literal[1] = 1
+    federation: Name
+    round: RoundNumber
+    descriptor_sha256: Sha256
+    number: int = Field(ge=1, le=1_000_000)
+    automatic: Extensions
+    deadline: Timestamp
+    reason: str = Field(max_length=1000)
 
 
 class Member(Message):
@@ -304,11 +337,15 @@ class EvaluationReport(Message):
 
 
 class CurrentRound(Message):
-    """The newest round's number and state; 0 when none was ever opened."""
+    """The newest round's number and state; 0 when none was ever opened.
+
+    ``extension`` is the number of its newest ``RoundExtension``, 0 without one.
+    """
 
     round: int = Field(ge=0, le=1_000_000)
     state: Literal["none", "open", "closed", "aggregated", "published", "aborted"]
     delivered: bool
+    extension: int = Field(0, ge=0, le=1_000_000)
 
 
 class Problem(Message):

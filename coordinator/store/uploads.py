@@ -18,7 +18,8 @@ from federation.signing import SignedDocument
 class UploadRow:
     """An upload as remembered.
 
-    ``offset`` bytes of its body are durable. ``state`` is active, accepted, refused, abandoned
+    ``offset`` bytes of its body are durable, and ``touched_at`` is when it last moved: for an
+    accepted one, when it was accepted. ``state`` is active, accepted, refused, abandoned
     (replaced by the hospital's newer upload) or excluded (accepted, but not aggregated).
     """
 
@@ -130,6 +131,7 @@ class Uploads:
         *,
         header: PayloadHeader | None,
         reason: str,
+        now: int,
     ) -> UploadRow | None:
         """Accept (with the header) or refuse an active upload of an open round.
 
@@ -143,6 +145,7 @@ class Uploads:
             header=header.to_json().decode() if header else None,
             reason=reason,
             receipt=receipt.to_json().decode(),
+            touched_at=now,
         )
         with self._database.write() as connection:
             query = select(uploads).where(uploads.c.upload_id == row.upload_id)

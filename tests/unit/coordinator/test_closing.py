@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from coordinator import aggregation, closing
@@ -10,6 +12,7 @@ from coordinator.rounds import Request, State
 from coordinator.store.rounds import RoundRow, Rounds
 from federation.canonical import file_sha256
 from federation.errors import StorageError
+from federation.messages import ProgressReport
 from tests.unit.coordinator.hospital import Hospital, problem
 from tests.unit.coordinator.world import World
 
@@ -25,6 +28,11 @@ def three(world: World) -> list[Hospital]:
 def deliver(*hospitals: Hospital) -> None:
     for hospital in hospitals:
         assert hospital.upload(hospital.seal(1)).accepted
+
+
+def beat(hospital: Hospital) -> None:
+    report = ProgressReport(phase="training", step=1, of=2)
+    assert hospital.request("POST", "/v1/rounds/1/progress", report).status_code == 204
 
 
 def test_a_round_without_quorum_is_aborted_at_the_deadline(world: World) -> None:
@@ -45,14 +53,51 @@ def test_a_round_without_quorum_is_aborted_at_the_deadline(world: World) -> None
 
 
 def test_a_round_with_quorum_closes_at_the_deadline_without_the_absent(world: World) -> None:
-    h01, h02, _ = three(world)
+    h01, h02, h03 = three(world)
     deliver(h01, h02)
     assert world.advance(1).state is State.OPEN
-    world.clock.now += DAY
+    for _ in range(24 * 2 - 1):
+        world.clock.now += 1800
+        beat(h03)
+        assert world.advance(1).state is State.OPEN
+    world.clock.now += 1800
     assert world.advance(1).state is State.PUBLISHED
     record = h01.record(1)
     assert (record.outcome, record.absent) == ("published", ("h03",))
     assert record.reason == "the deadline has passed with quorum met"
+
+
+def test_with_quorum_a_silent_hospital_is_waited_for_no_longer_than_the_grace(
+    world: World,
+) -> None:
+    h01, h02, h03 = (world.member(name) for name in ("h01", "h02", "h03"))
+    world.open(grace_minutes=10)
+    world.clock.now += 7200
+    deliver(h01, h02)
+    world.clock.now += 300
+    part = h03.seal(1)
+    h03.announce(part)
+    world.clock.now += 599
+    assert world.advance(1).state is State.OPEN
+    assert h03.part(part, 0, part.body[:100]).status_code == 204
+    world.clock.now += 599
+    assert world.advance(1).state is State.OPEN
+    world.clock.now += 1
+    assert world.advance(1).state is State.PUBLISHED
+    record = h01.record(1)
+    assert (record.reason, record.absent) == ("quorum met; silent for 10 min: h03", ("h03",))
+    assert problem(h03.part(part, 100, part.body[100:]))[:2] == (410, "round-closed")
+
+
+def test_after_a_restart_the_silence_counts_anew(world: World) -> None:
+    h01, h02, _ = (world.member(name) for name in ("h01", "h02", "h03"))
+    world.open(grace_minutes=10)
+    deliver(h01, h02)
+    world.clock.now += 7200
+    restarted = replace(world.coordinator, awake_since=world.clock.now)
+    assert closing.advance(restarted, 1).state is State.OPEN
+    world.clock.now += 600
+    assert closing.advance(restarted, 1).state is State.PUBLISHED
 
 
 def test_there_is_no_record_before_the_end(world: World) -> None:

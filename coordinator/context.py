@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from coordinator.blobs import Blobs
+from coordinator.clock import Clock, system_clock
 from coordinator.config import CoordinatorConfig
 from coordinator.events import Emit, quiet
 from coordinator.paths import Paths
@@ -19,15 +18,6 @@ from coordinator.wrapping import WrappingKey
 from federation.errors import ConfigError, StorageError
 from federation.messages import PublicIdentity, Roster
 from federation.signing import Identity
-
-Clock = Callable[[], int]
-"""Seconds since 1970."""
-
-
-def system_clock() -> int:
-    """The machine's time."""
-    return int(time.time())
-
 
 def passphrase() -> str | None:
     """What protects the coordinator's keys, from the environment."""
@@ -74,7 +64,7 @@ def open_coordinator(
         identity=Identity.load(paths.identity, passphrase()),
         admin=admin,
         wrapping=WrappingKey.load(paths.wrapping_key, passphrase()),
-        store=Store.over(open_sqlite(paths.database)),
+        store=Store.over(open_sqlite(paths.database), clock),
         blobs=Blobs(paths.adapters, paths.uploads),
         clock=clock,
         emit=emit,

@@ -10,6 +10,7 @@ from coordinator.context import Coordinator
 from coordinator.store.members import Candidate, InviteRow
 from federation.canonical import sha256
 from federation.errors import IdentityError, InputError
+from federation.log import Kind
 from federation.messages import EnrolmentAnswer, EnrolmentRequest, Invite, Member, Roster
 from federation.signing import Identity, SignedDocument, fingerprint
 
@@ -121,7 +122,7 @@ def approve(
     if roster.member(hospital) == member:
         return roster
     others = [m for m in roster.members if m.hospital != hospital]
-    return _sign(coordinator, admin, roster, [*others, member], revoked=None)
+    return _sign(coordinator, admin, roster, [*others, member], kind="approval", hospital=hospital)
 
 
 def revoke(coordinator: Coordinator, admin: Identity, hospital: str) -> Roster:
@@ -134,7 +135,7 @@ def revoke(coordinator: Coordinator, admin: Identity, hospital: str) -> Roster:
     if roster.member(hospital) is None:
         raise InputError(f"{hospital} is not on the roster.", hint="`coordinator status` shows it.")
     others = [m for m in roster.members if m.hospital != hospital]
-    return _sign(coordinator, admin, roster, others, revoked=hospital)
+    return _sign(coordinator, admin, roster, others, kind="revocation", hospital=hospital)
 
 
 def _check_admin(coordinator: Coordinator, admin: Identity) -> None:
@@ -151,7 +152,8 @@ def _sign(
     before: Roster,
     members: list[Member],
     *,
-    revoked: str | None,
+    kind: Kind,
+    hospital: str,
 ) -> Roster:
     roster = Roster(
         federation=before.federation,
@@ -161,7 +163,7 @@ def _sign(
     coordinator.store.members.add_roster(
         roster.version,
         SignedDocument.sign(roster, admin, "roster"),
-        revoked=revoked,
-        now=coordinator.clock(),
+        kind=kind,
+        hospital=hospital,
     )
     return roster

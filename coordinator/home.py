@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from coordinator.certificates import Authority, TlsFiles
+from coordinator.clock import Clock, system_clock
 from coordinator.config import CoordinatorConfig, FederationSection, ServerSection
-from coordinator.context import Clock, passphrase, system_clock
+from coordinator.context import passphrase
 from coordinator.paths import Paths
 from coordinator.store import Store
 from coordinator.store.database import create_sqlite
@@ -91,7 +92,7 @@ def create_home(
     paths.database.unlink(missing_ok=True)
     database = create_sqlite(paths.database)
     document = SignedDocument.sign(roster, admin, "roster")
-    Store.over(database).members.add_roster(0, document, now=clock())
+    Store.over(database, clock).members.add_roster(0, document, kind="founding")
     database.close()
     # The configuration comes last: with it the home is complete.
     write_atomically(paths.config, _toml(federation, server).encode(), mode=0o600)

@@ -32,7 +32,7 @@ from federation.messages import Base64, PublicIdentity
 
 PRODUCT = "fedmed"
 
-Purpose = Literal["roster", "descriptor", "receipt", "record", "enrolment", "update"]
+Purpose = Literal["roster", "descriptor", "receipt", "record", "enrolment", "update", "checkpoint"]
 
 _PEM_BLOCK = re.compile(rb"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----\n", re.DOTALL)
 

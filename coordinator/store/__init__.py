@@ -1,4 +1,4 @@
-"""What the coordinator remembers, as four narrow stores over one SQL database.
+"""What the coordinator remembers, as narrow stores over one SQL database.
 
 Everything here is portable SQLAlchemy Core; only ``database.open_sqlite`` knows SQLite. A
 PostgreSQL store is one more function beside it (isolation level SERIALIZABLE, since the stores
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coordinator.clock import Clock, system_clock
 from coordinator.store.database import Database
+from coordinator.store.log import Log
 from coordinator.store.members import Members
 from coordinator.store.reports import Reports
 from coordinator.store.rounds import Rounds
@@ -25,10 +27,17 @@ class Store:
     rounds: Rounds
     uploads: Uploads
     reports: Reports
+    log: Log
 
     @classmethod
-    def over(cls, database: Database) -> Store:
-        """The stores in this database."""
+    def over(cls, database: Database, clock: Clock = system_clock) -> Store:
+        """The stores in this database; ``clock`` dates what they log."""
+        log = Log(database, clock)
         return cls(
-            database, Members(database), Rounds(database), Uploads(database), Reports(database)
+            database,
+            Members(database, log, clock),
+            Rounds(database, log),
+            Uploads(database, log),
+            Reports(database),
+            log,
         )

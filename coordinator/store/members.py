@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from sqlalchemy import delete, func, insert, select, update
 
+from coordinator.clock import Clock
 from coordinator.store.database import Database
+from coordinator.store.log import Log
 from coordinator.store.tables import candidates, invites, nonces, rosters
 from federation.errors import StorageError
+from federation.log import Kind
 from federation.messages import PublicIdentity
-from federation.signing import SignedDocument
+from federation.signing import SignedDocument, fingerprint
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,10 @@ class Candidate:
 class Members:
     """Who may take part and who has asked to."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, log: Log, clock: Clock) -> None:
         self._database = database
+        self._log = log
+        self._clock = clock
 
     def roster(self) -> SignedDocument:
         """The newest roster."""
@@ -53,9 +59,9 @@ class Members:
         return SignedDocument.model_validate_json(text) if text else None
 
     def add_roster(
-        self, version: int, document: SignedDocument, *, revoked: str | None = None, now: int
+        self, version: int, document: SignedDocument, *, kind: Kind, hospital: str | None = None
     ) -> None:
-        """Append the roster after the newest, noting whom it revokes.
+        """Append the roster after the newest; ``kind`` is why, and ``hospital`` whom it concerns.
 
         Raises StorageError if another came first.
         """
@@ -73,14 +79,28 @@ class Members:
                     document=document.to_json().decode(),
                 )
             )
-            connection.execute(
-                update(candidates).where(candidates.c.hospital == revoked).values(revoked_at=now)
+            if kind == "revocation":
+                connection.execute(
+                    update(candidates)
+                    .where(candidates.c.hospital == hospital)
+                    .values(revoked_at=self._clock())
+                )
+            self._log.append(
+                connection,
+                kind=kind,
+                hospital=hospital,
+                document_sha256=document.body_sha256,
+                detail=f"roster version {version}",
             )
 
     def add_invite(self, row: InviteRow) -> None:
         """Remember an invite."""
         with self._database.write() as connection:
             connection.execute(insert(invites).values(**vars(row)))
+            until = datetime.fromtimestamp(row.expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            self._log.append(
+                connection, kind="invite", hospital=row.hospital, detail=f"until {until}"
+            )
 
     def invite(self, token_sha256: str) -> InviteRow | None:
         """The invite with this token."""
@@ -108,6 +128,12 @@ class Members:
                     identity=candidate.identity.to_json().decode(),
                     enrolled_at=candidate.enrolled_at,
                 )
+            )
+            self._log.append(
+                connection,
+                kind="enrolment",
+                hospital=candidate.hospital,
+                detail=f"fingerprint {fingerprint(candidate.identity)}",
             )
         return True
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, Select, Update, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, Update, func, insert, select, update
 
 from coordinator.rounds import State
 from coordinator.store.database import Database
+from coordinator.store.log import Log
 from coordinator.store.tables import rounds, uploads
 from federation.base_model import BaseModelCard
 from federation.errors import RoundError
@@ -61,8 +62,9 @@ def _row(found: Row[Any]) -> RoundRow:
 class Rounds:
     """All rounds of the federation."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, log: Log) -> None:
         self._database = database
+        self._log = log
 
     def _first(self, query: Select[Any]) -> RoundRow | None:
         with self._database.read() as connection:
@@ -108,6 +110,12 @@ class Rounds:
                     wrapped_seed=row.wrapped_seed,
                 )
             )
+            self._log.append(
+                connection,
+                kind="opening",
+                round=row.number,
+                document_sha256=row.document.body_sha256,
+            )
 
     def close(
         self,
@@ -132,13 +140,14 @@ class Rounds:
         with self._database.write() as connection:
             if frozenset(connection.scalars(accepted)) != included | excluded.keys():
                 return False
+            if connection.execute(move).rowcount != 1:
+                return False
             for upload_id, why in excluded.items():
-                connection.execute(
-                    update(uploads)
-                    .where(uploads.c.upload_id == upload_id)
-                    .values(state="excluded", reason=why)
-                )
-            return connection.execute(move).rowcount == 1
+                self._exclude(connection, upload_id, why)
+            self._log.append(
+                connection, kind="close", round=number, detail=f"{len(included)} updates: {reason}"
+            )
+        return True
 
     def exclude(
         self, number: int, upload_id: str, reason: str, *, inputs: str, remaining: str
@@ -156,12 +165,23 @@ class Rounds:
             )
             if replaced.rowcount != 1:
                 return False
-            connection.execute(
-                update(uploads)
-                .where(uploads.c.upload_id == upload_id)
-                .values(state="excluded", reason=reason)
-            )
+            self._exclude(connection, upload_id, reason)
         return True
+
+    def _exclude(self, connection: Connection, upload_id: str, reason: str) -> None:
+        row = connection.execute(
+            update(uploads)
+            .where(uploads.c.upload_id == upload_id)
+            .values(state="excluded", reason=reason)
+            .returning(uploads.c.hospital, uploads.c.round)
+        ).one()
+        self._log.append(
+            connection,
+            kind="exclusion",
+            hospital=row.hospital,
+            round=row.round,
+            detail=f"upload {upload_id}: {reason}",
+        )
 
     def aggregated(
         self, number: int, *, inputs_sha256: str, adapter_sha256: str, contributions: str
@@ -174,6 +194,13 @@ class Rounds:
             changed = connection.execute(
                 move.values(adapter_sha256=adapter_sha256, contributions=contributions)
             )
+            if changed.rowcount == 1:
+                self._log.append(
+                    connection,
+                    kind="aggregation",
+                    round=number,
+                    detail=f"adapter {adapter_sha256} of inputs {inputs_sha256}",
+                )
         return changed.rowcount == 1
 
     def published(self, number: int, *, adapter_sha256: str, record: SignedDocument) -> bool:
@@ -185,6 +212,14 @@ class Rounds:
             changed = connection.execute(
                 move.values(record=record.to_json().decode(), wrapped_seed=None)
             )
+            if changed.rowcount == 1:
+                self._log.append(
+                    connection,
+                    kind="publication",
+                    round=number,
+                    document_sha256=record.body_sha256,
+                    detail=f"adapter {adapter_sha256}",
+                )
         return changed.rowcount == 1
 
     def aborted(
@@ -198,7 +233,16 @@ class Rounds:
             closed_at=func.coalesce(rounds.c.closed_at, now),
         )
         with self._database.write() as connection:
-            return connection.execute(move).rowcount == 1
+            changed = connection.execute(move)
+            if changed.rowcount == 1:
+                self._log.append(
+                    connection,
+                    kind="abort",
+                    round=number,
+                    document_sha256=record.body_sha256,
+                    detail=reason,
+                )
+        return changed.rowcount == 1
 
 
 def _moved(number: int, before: State, after: State) -> Update:

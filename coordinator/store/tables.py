@@ -95,6 +95,28 @@ Index(
     postgresql_where=uploads.c.state == "accepted",
 )
 
+log = Table(
+    "log",
+    metadata,
+    Column("index", Integer, primary_key=True, autoincrement=False),
+    Column("entry", Text, nullable=False),
+)
+
+log_nodes = Table(
+    "log_nodes",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary(32), nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("size", Integer, primary_key=True, autoincrement=False),
+    Column("document", Text, nullable=False),
+)
+
 progress = Table(
     "progress",
     metadata,

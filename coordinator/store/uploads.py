@@ -9,6 +9,7 @@ from sqlalchemy import insert, select, update
 
 from coordinator.rounds import State
 from coordinator.store.database import Database
+from coordinator.store.log import Log
 from coordinator.store.tables import rounds, uploads
 from federation.messages import PayloadHeader, UploadRequest
 from federation.signing import SignedDocument
@@ -56,8 +57,9 @@ Admit = Callable[[Sequence[UploadRow]], str | None]
 class Uploads:
     """All uploads; bodies lie beside the database (``coordinator.blobs``)."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, log: Log) -> None:
         self._database = database
+        self._log = log
 
     def get(self, upload_id: str) -> UploadRow | None:
         """One upload."""
@@ -166,5 +168,13 @@ class Uploads:
                 return None
             connection.execute(
                 update(uploads).where(uploads.c.upload_id == row.upload_id).values(**vars(settled))
+            )
+            self._log.append(
+                connection,
+                kind="receipt" if header else "refusal",
+                hospital=row.hospital,
+                round=row.round,
+                document_sha256=receipt.body_sha256,
+                detail=f"upload {row.upload_id}" + (f": {reason}" if reason else ""),
             )
         return settled

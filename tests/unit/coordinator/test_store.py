@@ -67,9 +67,10 @@ def test_two_rosters_cannot_follow_the_same_one(path: Path) -> None:
     admin = Identity.generate()
     for version in (0, 1):
         roster = Roster(federation="net", version=version, members=())
-        store.members.add_roster(version, SignedDocument.sign(roster, admin, "roster"), now=0)
+        document = SignedDocument.sign(roster, admin, "roster")
+        store.members.add_roster(version, document, kind="founding")
     with pytest.raises(StorageError, match="at the same time"):
-        store.members.add_roster(1, SignedDocument.sign(roster, admin, "roster"), now=0)
+        store.members.add_roster(1, document, kind="founding")
 
 
 def test_an_invite_is_spent_once_among_many_threads(path: Path) -> None:

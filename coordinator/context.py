@@ -19,6 +19,7 @@ from federation.errors import ConfigError, StorageError
 from federation.messages import PublicIdentity, Roster
 from federation.signing import Identity
 
+
 def passphrase() -> str | None:
     """What protects the coordinator's keys, from the environment."""
     return os.environ.get("COORDINATOR_PASSPHRASE") or None

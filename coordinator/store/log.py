@@ -80,9 +80,7 @@ class Log:
     def entries(self, start: int, end: int) -> list[str]:
         """The entries from ``start`` to before ``end``, as the texts that were hashed."""
         query = (
-            select(log.c.entry)
-            .where(log.c.index >= start, log.c.index < end)
-            .order_by(log.c.index)
+            select(log.c.entry).where(log.c.index >= start, log.c.index < end).order_by(log.c.index)
         )
         with self._database.read() as connection:
             return list(connection.scalars(query))

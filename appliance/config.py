@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from backends.base import Quantisation
 from federation.errors import ConfigError
 
 
@@ -26,9 +27,7 @@ class EngineSection(_Section):
     """Which engine trains and how it uses the machine."""
 
     backend: Literal["auto", "cuda", "mlx"] = Field("auto", description="training engine")
-    quantisation: Literal["none", "nf4", "int8"] = Field(
-        "none", description="how the frozen base is held in memory"
-    )
+    quantisation: Quantisation = Field("none", description="how the frozen base is held in memory")
     threads: int | None = Field(None, gt=0, description="compute threads; unset: what is free")
 
 

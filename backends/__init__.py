@@ -53,7 +53,7 @@ def choose(name: str | None = None) -> tuple[Backend, str]:
 
 def _best() -> tuple[Backend, str]:
     seen = probes()
-    usable = [probe for probe in seen if probe.available]
+    usable = [probe for probe in seen if probe.available and not probe.only_by_name]
     if not usable:
         raise BackendError(
             "No training engine can run here: "

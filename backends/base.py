@@ -16,8 +16,12 @@ from typing import Literal, Protocol
 from federation.adapter import AdapterSchema, Factors
 from federation.recipe import TrainingRecipe
 
-Quantisation = Literal["none", "nf4", "int8"]
-"""How the frozen base is held: bf16 as it is, or 4- or 8-bit through the engine's quantiser."""
+Quantisation = Literal["none", "nf4", "int8", "affine4", "affine8"]
+"""How the frozen base is held: bf16 as it is, or in 4 or 8 bits by a quantiser of the engine.
+
+``nf4`` and ``int8`` are bitsandbytes' (torch), ``affine4`` and ``affine8`` MLX's groups of weights
+with a scale and an offset each: other numbers than the first two give (docs/engines.md).
+"""
 
 ChatMessage = dict[Literal["role", "content"], str]
 """One turn of a conversation; role is system, user or assistant."""
@@ -28,7 +32,8 @@ class Probe:
     """What an engine found on this machine, and why it can or cannot be used.
 
     ``forward_tokens`` is how many padded tokens this engine puts into one forward pass of a
-    training: larger batches are cut, with the same gradients.
+    training: larger batches are cut, with the same gradients. An engine that is ``only_by_name``
+    is available, but never chosen by itself: it serves tests.
 
     ``device`` is metal, cuda, mps or cpu; ``reason`` is a sentence for people, with the device's
     name. ``memory_bytes`` is the GPU's own memory, or the machine's where it has none of its own.
@@ -43,6 +48,7 @@ class Probe:
     memory_bytes: int = 0
     forward_tokens: int = 8192
     quantisations: tuple[Quantisation, ...] = ("none",)
+    only_by_name: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,8 @@ class Note:
 class TrainResult:
     """What training did. ``step_losses`` in nats a completion token, one an optimizer step.
 
-    ``peak_memory_bytes`` is that of the tensors on CUDA, elsewhere of the process since it began.
+    ``peak_memory_bytes`` is that of the tensors on CUDA and with MLX, elsewhere of the process
+    since it began.
     """
 
     steps: int

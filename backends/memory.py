@@ -13,8 +13,14 @@ from federation.recipe import TrainingRecipe
 _PROCESS = 600 << 20
 """Python with an engine's libraries, before any model."""
 
-_BYTES_PER_WEIGHT: dict[Quantisation, float] = {"none": 2.0, "nf4": 0.5 + 4 / 64, "int8": 1.0}
-"""Of a linear layer; NF4 has a float32 scale for each 64 weights."""
+_BYTES_PER_WEIGHT: dict[Quantisation, float] = {
+    "none": 2.0,
+    "nf4": 0.5 + 4 / 64,
+    "int8": 1.0,
+    "affine4": 0.5 + 4 / 64,
+    "affine8": 1.0 + 4 / 64,
+}
+"""Of a linear layer; NF4 has a float32 scale for each 64 weights, MLX a bfloat16 scale and offset."""
 
 _WIDEST_VOCABULARY = 262_144
 

@@ -18,8 +18,12 @@ DEFAULT_POLICY = """\
 # Digests of base models that may be trained; empty allows every model installed here.
 allowed_bases = []
 
-# How the coordinator may combine updates.
-allowed_aggregators = ["fedavg", "alternating"]
+# How the coordinator may combine updates: every part that a round names has to be listed here.
+allowed_aggregators = [
+  "fedavg", "alternating", "fedsvd", "stacked",
+  "equal", "agentic", "agentic-original",
+  "norm-clip", "multi-krum", "geometric-median",
+]
 
 # The largest adapter rank, and the most optimizer steps in one round.
 max_rank = 64
@@ -34,7 +38,7 @@ max_eval_examples = 10000
 # Which figures may leave with an update, beside the number of training examples that weights it.
 # With "loss_before" there also leave, after a round and with `appliance sync`, the held-out loss of
 # the published adapter here and the number of held-out examples it was measured on.
-metrics = ["loss_before", "loss_after", "train_loss"]
+metrics = ["loss_before", "loss_after", "train_loss", "loss_variance"]
 """
 
 
@@ -44,13 +48,17 @@ class Policy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     allowed_bases: tuple[Sha256, ...] = ()
-    allowed_aggregators: tuple[str, ...] = ("fedavg", "alternating")
+    allowed_aggregators: tuple[str, ...] = (
+        *("fedavg", "alternating", "fedsvd", "stacked"),
+        *("equal", "agentic", "agentic-original"),
+        *("norm-clip", "multi-krum", "geometric-median"),
+    )
     max_rank: int = Field(64, gt=0)
     max_steps: int = Field(10_000, gt=0)
     max_examples: int = Field(1_000_000, gt=0)
     max_length: int = Field(8192, gt=0)
     max_eval_examples: int = Field(10_000, gt=0)
-    metrics: tuple[Metric, ...] = ("loss_before", "loss_after", "train_loss")
+    metrics: tuple[Metric, ...] = ("loss_before", "loss_after", "train_loss", "loss_variance")
 
 
 def load_policy(path: Path) -> Policy:
@@ -78,8 +86,8 @@ def check_round(policy: Policy, descriptor: RoundDescriptor, n_examples: int, so
     broken: str | None = None
     if policy.allowed_bases and base.sha256 not in policy.allowed_bases:
         broken = f"allowed_bases does not list {base.name} ({base.sha256[:12]}...)"
-    elif descriptor.aggregator not in policy.allowed_aggregators:
-        broken = f"allowed_aggregators does not list {descriptor.aggregator!r}"
+    elif forbidden := set(descriptor.aggregator.split("+")) - set(policy.allowed_aggregators):
+        broken = f"allowed_aggregators does not list {min(forbidden)!r}"
     for rule, limit, wanted in (
         ("max_rank", policy.max_rank, descriptor.adapter_schema.rank),
         ("max_steps", policy.max_steps, steps),

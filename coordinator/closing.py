@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from coordinator import aggregation
 from coordinator.aggregation import Inputs, Share, Tensors, Update
 from coordinator.context import Coordinator
-from coordinator.errors import NoSuchRound
-from coordinator.records import contribution, signed_record
-from coordinator.rounds import Action, Facts, Request, State, decide
+from coordinator.errors import CannotAggregate, NoSuchRound
+from coordinator.extending import extend_automatically
+from coordinator.facts import accepted, gather, round_roster
+from coordinator.records import Account, contribution, signed_record
+from coordinator.rounds import Action, Facts, Request, decide
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.canonical import canonical_json, sha256
 from federation.envelope import open_update
 from federation.errors import AdapterError, EnvelopeError, StorageError
-from federation.messages import (
-    Contribution,
-    Roster,
-    RoundDescriptor,
-)
+from federation.messages import Roster, RoundDescriptor
 from federation.round_keys import private_key
 
 _REVOKED = "revoked before the round closed"
@@ -41,61 +38,26 @@ def advance(coordinator: Coordinator, number: int, request: Request = Request.NO
         row = coordinator.store.rounds.get(number)
         if row is None:
             raise NoSuchRound(f"There is no round {number}.")
-        roster = _round_roster(coordinator, row.descriptor)
+        roster = round_roster(coordinator, row.descriptor)
         uploads = coordinator.store.uploads.of_round(number)
         facts = gather(coordinator, row, roster, uploads)
         decision = decide(facts, coordinator.clock(), request)
         match decision.action:
             case Action.WAIT:
                 return row
+            case Action.EXTEND:
+                extend_automatically(coordinator, row, decision.reason)
             case Action.CLOSE:
                 _close(coordinator, row, uploads, facts, decision.reason)
             case Action.AGGREGATE:
-                _aggregate(coordinator, row, _accepted(uploads))
+                try:
+                    _aggregate(coordinator, row, accepted(uploads))
+                except CannotAggregate as error:
+                    _abort(coordinator, row, roster, uploads, f"not aggregated: {error}")
             case Action.PUBLISH:
                 _publish(coordinator, row, roster, uploads)
             case Action.ABORT:
                 _abort(coordinator, row, roster, uploads, decision.reason)
-
-
-def gather(
-    coordinator: Coordinator, row: RoundRow, roster: Roster, uploads: Sequence[UploadRow]
-) -> Facts:
-    """What decides about the round. A member revoked while it is open no longer counts."""
-    descriptor = row.descriptor
-    expected = frozenset(m.hospital for m in roster.members)
-    if row.state is State.OPEN:
-        expected &= {m.hospital for m in coordinator.roster().members}
-    return Facts(
-        state=row.state,
-        expected=expected,
-        delivered={u.hospital: u.touched_at for u in _accepted(uploads) if u.hospital in expected},
-        quorum=descriptor.quorum,
-        deadline=descriptor.deadline,
-        grace=descriptor.grace_minutes * 60,
-        heard=last_heard(coordinator, row.number, uploads),
-        awake_since=coordinator.awake_since,
-    )
-
-
-def last_heard(
-    coordinator: Coordinator, number: int, uploads: Sequence[UploadRow]
-) -> dict[str, int]:
-    """When each hospital last showed life in a round: by a heartbeat, or a part of an update."""
-    heard = {name: beat.at for name, beat in coordinator.store.reports.heartbeats(number).items()}
-    for upload in uploads:
-        heard[upload.hospital] = max(upload.touched_at, heard.get(upload.hospital, 0))
-    return heard
-
-
-def _round_roster(coordinator: Coordinator, descriptor: RoundDescriptor) -> Roster:
-    document = coordinator.store.members.roster_by_digest(descriptor.roster_sha256)
-    assert document is not None
-    return document.open(Roster, coordinator.admin, "roster")
-
-
-def _accepted(uploads: Sequence[UploadRow]) -> list[UploadRow]:
-    return [upload for upload in uploads if upload.state == "accepted"]
 
 
 def _inputs_digest(row: RoundRow, uploads: Sequence[UploadRow]) -> str:
@@ -111,12 +73,12 @@ def _close(
     facts: Facts,
     reason: str,
 ) -> None:
-    accepted = _accepted(uploads)
-    included = [u for u in accepted if u.hospital in facts.delivered]
+    verified = accepted(uploads)
+    included = [u for u in verified if u.hospital in facts.delivered]
     closed = coordinator.store.rounds.close(
         row.number,
         included=frozenset(u.upload_id for u in included),
-        excluded={u.upload_id: _REVOKED for u in accepted if u not in included},
+        excluded={u.upload_id: _REVOKED for u in verified if u not in included},
         inputs_sha256=_inputs_digest(row, included),
         reason=reason,
         now=coordinator.clock(),
@@ -125,25 +87,29 @@ def _close(
         coordinator.emit("round_closed", round=row.number, updates=len(included), reason=reason)
 
 
-def _aggregate(coordinator: Coordinator, row: RoundRow, accepted: list[UploadRow]) -> None:
+def _aggregate(coordinator: Coordinator, row: RoundRow, included: list[UploadRow]) -> None:
     descriptor = row.descriptor
     aggregator = aggregation.get(descriptor.aggregator)
-    inputs = _inputs(coordinator, row, descriptor, accepted)
+    inputs = _inputs(coordinator, row, descriptor, included)
     try:
-        shares = aggregator.weights(inputs)
+        shares = aggregator.shares(inputs)
         weights = {hospital: share.weight for hospital, share in shares.items()}
+        merged = aggregator.merge(inputs, weights)
         adapter_sha256 = coordinator.blobs.put_adapter(
-            descriptor.adapter_schema.shapes(), aggregator.aggregate(inputs, weights)
+            descriptor.adapter_schema.shapes(), merged.tensors
         )
     except _Damaged as error:
-        _exclude(coordinator, row, accepted, error)
+        _exclude(coordinator, row, included, error)
         return
-    contributions = [contribution(upload, shares[upload.hospital]) for upload in accepted]
+    except AdapterError as error:
+        raise CannotAggregate(str(error)) from error
+    contributions = [contribution(upload, shares[upload.hospital]) for upload in included]
+    account = Account(contributions=tuple(contributions), discarded=merged.discarded)
     done = coordinator.store.rounds.aggregated(
         row.number,
-        inputs_sha256=_inputs_digest(row, accepted),
+        inputs_sha256=_inputs_digest(row, included),
         adapter_sha256=adapter_sha256,
-        contributions=canonical_json([c.model_dump(mode="json") for c in contributions]).decode(),
+        contributions=account.to_json().decode(),
     )
     if done:
         coordinator.emit("round_aggregated", round=row.number, adapter=adapter_sha256)
@@ -153,7 +119,7 @@ def _inputs(
     coordinator: Coordinator,
     row: RoundRow,
     descriptor: RoundDescriptor,
-    accepted: list[UploadRow],
+    included: list[UploadRow],
 ) -> Inputs:
     if row.wrapped_seed is None:
         raise StorageError(
@@ -189,19 +155,19 @@ def _inputs(
     return Inputs.of(
         descriptor.adapter_schema,
         lambda: coordinator.blobs.read_adapter(descriptor.parent_adapter_sha256),
-        [update(upload) for upload in accepted],
+        [update(upload) for upload in included],
     )
 
 
 def _exclude(
-    coordinator: Coordinator, row: RoundRow, accepted: list[UploadRow], error: _Damaged
+    coordinator: Coordinator, row: RoundRow, included: list[UploadRow], error: _Damaged
 ) -> None:
-    left = [u for u in accepted if u.upload_id != error.upload_id]
+    left = [u for u in included if u.upload_id != error.upload_id]
     coordinator.store.rounds.exclude(
         row.number,
         error.upload_id,
         str(error)[:1000],
-        inputs=_inputs_digest(row, accepted),
+        inputs=_inputs_digest(row, included),
         remaining=_inputs_digest(row, left),
     )
     coordinator.emit("update_excluded", round=row.number, upload=error.upload_id, reason=str(error))
@@ -212,11 +178,8 @@ def _publish(
 ) -> None:
     assert row.contributions is not None
     assert row.adapter_sha256 is not None
-    contributions = tuple(
-        Contribution.model_validate_json(json.dumps(entry))
-        for entry in json.loads(row.contributions)
-    )
-    record = signed_record(coordinator, row, roster, uploads, contributions, row.adapter_sha256)
+    account = Account.model_validate_json(row.contributions)
+    record = signed_record(coordinator, row, roster, uploads, account, row.adapter_sha256)
     done = coordinator.store.rounds.published(
         row.number, adapter_sha256=row.adapter_sha256, record=record
     )
@@ -233,8 +196,11 @@ def _abort(
     reason: str,
 ) -> None:
     unused = Share(0.0, "delivered, but not used: the round was aborted")
-    contributions = tuple(contribution(upload, unused) for upload in _accepted(uploads))
-    record = signed_record(coordinator, row, roster, uploads, contributions, None, reason)
+    account = Account(
+        contributions=tuple(contribution(upload, unused) for upload in accepted(uploads)),
+        discarded={},
+    )
+    record = signed_record(coordinator, row, roster, uploads, account, None, reason)
     done = coordinator.store.rounds.aborted(
         row.number, row.state, reason=reason, record=record, now=coordinator.clock()
     )

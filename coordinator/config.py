@@ -53,10 +53,42 @@ class ServerSection(_Section):
         return self.url or f"https://{host}:{self.port}"
 
 
+class LimitsSection(_Section):
+    """What one caller may take of the coordinator."""
+
+    requests_per_second: float = Field(
+        20.0, gt=0, le=10_000, description="requests of one hospital, on average"
+    )
+    request_burst: int = Field(
+        200, ge=1, le=100_000, description="requests of one hospital in quick succession"
+    )
+    strangers_per_second: float = Field(
+        5.0, gt=0, le=10_000, description="requests of one address that no hospital signed"
+    )
+    stranger_burst: int = Field(
+        50, ge=1, le=100_000, description="such requests in quick succession"
+    )
+    connections: int = Field(256, ge=1, le=10_000, description="connections at one time")
+    disk_reserve_mib: int = Field(
+        64, ge=0, le=1 << 20, description="MiB of disk that uploads leave free"
+    )
+
+
+class MetricsSection(_Section):
+    """Where Prometheus fetches metrics, over plain HTTP and without a key."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on for metrics")
+    port: int = Field(0, ge=0, le=65535, description="port to listen on for metrics; 0: none")
+
+
 class RoundSection(TrainingRecipe):
     """What a round is opened with: the training recipe's fields and these."""
 
-    aggregator: str = Field("fedavg", description="how updates are combined")
+    aggregator: str = Field(
+        "fedavg",
+        description="how updates are combined, as agentic+multi-krum+stacked; "
+        "`coordinator aggregators` lists the parts",
+    )
     target_modules: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj"),
         min_length=1,
@@ -101,6 +133,8 @@ class CoordinatorConfig(_Section):
 
     federation: FederationSection
     server: ServerSection = ServerSection()
+    limits: LimitsSection = LimitsSection()
+    metrics: MetricsSection = MetricsSection()
     round: RoundSection = RoundSection()
 
 

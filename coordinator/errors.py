@@ -5,7 +5,13 @@ On the wire they are their parent (the same ``type``), so a hospital sees the pa
 
 from __future__ import annotations
 
-from federation.errors import IdentityError, InputError, RoundError
+import math
+
+from federation.errors import IdentityError, InputError, RoundError, TransportError
+
+
+class CannotAggregate(RoundError):
+    """The updates of a round do not make an adapter; the round ends with the previous one."""
 
 
 class NotOnRoster(IdentityError):
@@ -21,9 +27,34 @@ class NoSuchRound(RoundError):
 
 
 class TooManyUploads(RoundError):
-    """The hospital has as many unfinished uploads as it may."""
+    """The hospital has as many unfinished or refused uploads as it may."""
 
     status = 429
+
+    @classmethod
+    def until(cls, seconds: int, message: str, *, hint: str) -> TooManyUploads:
+        """The refusal that says when to ask again."""
+        error = cls(message, hint=hint)
+        error.retry_after = seconds
+        return error
+
+
+class TooManyRequests(TransportError):
+    """More requests than one hospital, or one unknown address, may send; ``by`` says which."""
+
+    status = 429
+    by = ""
+
+    @classmethod
+    def after(cls, seconds: float, by: str) -> TooManyRequests:
+        """The refusal that says when to ask again, in whole seconds."""
+        wait = math.ceil(seconds)
+        error = cls(
+            f"Too many requests of this {by}: ask again in {wait} s.",
+            hint="Nothing is lost; the appliance waits and goes on by itself.",
+        )
+        error.retry_after, error.by = wait, by
+        return error
 
 
 class WrongOffset(RoundError):

@@ -57,7 +57,9 @@ def open_round(
     schema = _schema(settings, card, previous)
     last = None if fresh else _continued(coordinator, card, schema)
     turn = last.turn + 1 if last else 1
-    factors = aggregation.get(settings.aggregator).factors(turn)
+    aggregator = aggregation.get(settings.aggregator)
+    aggregator.check_round(quorum, settings.metrics)
+    factors = aggregator.combiner.factors(turn)
     _check_upload_size(schema, factors)
     parent = _parent(coordinator, last, schema, settings.seed)
     number = previous.number + 1 if previous else 1
@@ -72,7 +74,8 @@ def open_round(
         parent_adapter_sha256=parent,
         factors=factors,
         recipe=settings.recipe(),
-        aggregator=settings.aggregator,
+        aggregator=aggregator.name,
+        mixed_ranks=aggregator.combiner.mixed_ranks,
         codec="fp32",
         max_norm=settings.max_norm or min(_NORM_FACTOR * _norm(coordinator, parent), MAX_NORM),
         metrics=settings.metrics,

@@ -8,8 +8,19 @@ from coordinator.aggregation import Share
 from coordinator.context import Coordinator
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
+from federation.canonical import Message
 from federation.messages import Contribution, Rejection, Roster, RoundRecord
 from federation.signing import SignedDocument
+
+
+class Account(Message):
+    """What an aggregation did; kept between aggregating and publishing.
+
+    ``discarded`` is the record's: what the cut to the schema's rank lost, by module.
+    """
+
+    contributions: tuple[Contribution, ...]
+    discarded: dict[str, float]
 
 
 def contribution(upload: UploadRow, share: Share) -> Contribution:
@@ -33,7 +44,7 @@ def signed_record(
     row: RoundRow,
     roster: Roster,
     uploads: Sequence[UploadRow],
-    contributions: tuple[Contribution, ...],
+    account: Account,
     adapter_sha256: str | None,
     reason: str | None = None,
 ) -> SignedDocument:
@@ -44,7 +55,7 @@ def signed_record(
         for u in uploads
         if u.state in ("refused", "excluded")
     )
-    heard = {c.hospital for c in contributions} | {r.hospital for r in rejections}
+    heard = {c.hospital for c in account.contributions} | {r.hospital for r in rejections}
     record = RoundRecord(
         federation=row.descriptor.federation,
         round=row.number,
@@ -54,7 +65,8 @@ def signed_record(
         adapter_sha256=adapter_sha256 or descriptor.parent_adapter_sha256,
         parent_adapter_sha256=descriptor.parent_adapter_sha256,
         aggregator=descriptor.aggregator,
-        contributions=contributions,
+        contributions=account.contributions,
+        discarded=account.discarded,
         rejections=rejections,
         absent=tuple(m.hospital for m in roster.members if m.hospital not in heard),
         closed_at=row.closed_at or coordinator.clock(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator import aggregation
 from coordinator.context import Coordinator
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
@@ -109,7 +108,10 @@ def _check_header(descriptor: RoundDescriptor, header: PayloadHeader) -> None:
         )
     if header.codec != descriptor.codec:
         raise AdapterError(f"The update's codec is {header.codec}, not {descriptor.codec}.")
-    if header.rank != schema.rank and not aggregation.get(descriptor.aggregator).mixed_ranks:
-        raise AdapterError(f"The update's rank is {header.rank}, not {schema.rank}.")
+    if header.rank != schema.rank and not descriptor.mixed_ranks:
+        raise AdapterError(
+            f"The update's rank is {header.rank}, not {schema.rank}: {descriptor.aggregator} "
+            "takes no mixed ranks."
+        )
     if unasked := sorted(header.metrics.keys() - set(descriptor.metrics)):
         raise EnvelopeError(f"The update reports {unasked[0]}, which the round does not ask for.")

@@ -55,6 +55,9 @@ class AdapterSchema(Message):
         paths = [module.path for module in self.modules]
         if paths != sorted(set(paths)):
             raise ValueError("modules must be sorted by path and distinct")
+        if any(".lora_" in f".{path}" for path in paths):
+            # In the order of names, A and B of a module are neighbours: others rely on it.
+            raise ValueError("a module's path must not have a part that begins with lora_")
         return self
 
     def shapes(

@@ -15,10 +15,21 @@ from federation.canonical import Message, Sha256
 from federation.recipe import TrainingRecipe
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-"""A hospital's, federation's or aggregator's name."""
+"""A hospital's or federation's name."""
 
-Metric = Literal["loss_before", "loss_after", "train_loss"]
-"""What an update may report. Losses are means in nats a completion token on held-out examples."""
+AggregatorName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*(\+[a-z0-9][a-z0-9-]*){0,2}$", max_length=100),
+]
+"""How updates are combined: up to three names joined with ``+``, as ``agentic+stacked``."""
+
+Metric = Literal["loss_before", "loss_after", "train_loss", "loss_variance"]
+"""What an update may report.
+
+``loss_before`` and ``loss_after`` are means in nats a completion token on held-out examples,
+``train_loss`` that over all training steps, ``loss_variance`` the sample variance of the losses
+of the last training steps (federation.recipe).
+"""
 
 MetricValue = Annotated[float, Field(ge=-1e6, le=1e6)]
 
@@ -105,7 +116,10 @@ class RoundDescriptor(Message):
     parent_adapter_sha256: Sha256
     factors: Factors
     recipe: TrainingRecipe
-    aggregator: Name
+    aggregator: AggregatorName
+    mixed_ranks: bool = Field(
+        False, description="whether a hospital may train at a lower rank than the schema's"
+    )
     codec: Codec
     max_norm: float = Field(
         gt=0, le=MAX_NORM, description="largest L2 norm of an update's tensors together"
@@ -311,8 +325,13 @@ class RoundRecord(Message):
     reason: str = Field(max_length=1000)
     adapter_sha256: Sha256
     parent_adapter_sha256: Sha256
-    aggregator: Name
+    aggregator: AggregatorName
     contributions: tuple[Contribution, ...]
+    discarded: dict[str, float] = Field(
+        default_factory=dict,
+        description="module -> part of the squared norm of the aggregate's Delta W, 0 to 1, "
+        "that the cut to the schema's rank lost",
+    )
     rejections: tuple[Rejection, ...]
     absent: tuple[Name, ...]
     closed_at: Timestamp

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from federation.canonical import Message
 
+VARIANCE_STEPS = 8
+"""Over how many of a training's last steps ``loss_variance`` is taken; fewer where there are."""
+
 Schedule = Literal["constant", "linear", "cosine"]
 
 

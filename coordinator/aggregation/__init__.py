@@ -1,102 +1,189 @@
-"""Ways to combine updates. Each is one module of this folder that defines ``AGGREGATOR``.
+"""Ways to combine updates, put together from plug-ins of three kinds.
 
-The module's name is the aggregator's, with ``-`` for ``_``; nothing else lists them. An aggregator
-is pure: streams of tensors in, a stream of tensors out, no I/O and no clock of its own.
+    weighting    how much each hospital counts        examples, equal, agentic, ...
+    robust       what to do about those that lie      norm-clip, multi-krum, ...
+    combiner     how the sum is made one adapter      fedavg, alternating, stacked, ...
+
+Each is one module of this folder that defines ``PART``; the module's name is the plug-in's, with
+``-`` for ``_``, and nothing else lists them. An aggregator is their names joined with ``+``:
+``agentic+multi-krum+stacked``. What is left out is ``examples``, no robust rule, and ``fedavg``.
+
+All are pure: streams of tensors in, a stream of tensors out, no I/O and no clock.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
-import numpy as np
-
-from federation.adapter import AdapterSchema, Factors
+from coordinator.aggregation._types import (
+    Combiner,
+    Inputs,
+    Merged,
+    Part,
+    Robust,
+    Share,
+    Shares,
+    Tensors,
+    Update,
+    Weighting,
+)
+from coordinator.errors import CannotAggregate
 from federation.errors import InputError
 from federation.messages import Metric
 
-Tensors = Iterator[tuple[str, np.ndarray]]
-"""Names and tensors of one adapter, in name order, one tensor in memory at a time."""
+__all__ = [
+    "Aggregator",
+    "Combiner",
+    "Inputs",
+    "Merged",
+    "Robust",
+    "Share",
+    "Shares",
+    "Tensors",
+    "Update",
+    "Weighting",
+    "discover",
+    "get",
+]
 
-Source = Callable[[], Tensors]
-"""Starts a stream anew; a method that needs two passes calls it twice."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """One hospital's accepted update: float32 tensors of the round's live factors."""
-
-    hospital: str
-    rank: int
-    n_examples: int
-    metrics: Mapping[Metric, float]
-    tensors: Source
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """All that an aggregator sees of a round.
-
-    ``updates`` are in hospital-id order, so that sums are the same on every rerun; ``parent``
-    is the global adapter the hospitals started from, both factors.
-    """
-
-    schema: AdapterSchema
-    parent: Source
-    updates: tuple[Update, ...]
-
-    @classmethod
-    def of(cls, schema: AdapterSchema, parent: Source, updates: list[Update]) -> Inputs:
-        """Inputs with the updates put in order."""
-        return cls(schema, parent, tuple(sorted(updates, key=lambda u: u.hospital)))
-
-
-@dataclass(frozen=True)
-class Share:
-    """A hospital's weight in the sum, and for people why."""
-
-    weight: float
-    explanation: str
+_KINDS = ((Weighting, "weighting"), (Robust, "robust"), (Combiner, "combiner"))
+_HINT = "`coordinator aggregators` lists what there is and what it needs."
 
 
 @dataclass(frozen=True)
 class Aggregator:
-    """How a round's updates become the next global adapter.
+    """One of each kind. ``name`` is canonical: weighting, robust rule, combiner; no defaults."""
 
-    ``exact`` says that the result's Delta W is the weighted mean of the hospitals' Delta W;
-    ``mixed_ranks`` that updates may have different ranks; ``linear`` that the result is linear in
-    the updates for given weights, so that it works under secure aggregation's masks.
+    name: str
+    weighting: Weighting
+    robust: Robust | None
+    combiner: Combiner
 
-    ``factors`` gives what hospitals train and send in an adapter's n-th round (1 after a fresh
-    start, when B is zero). ``weights`` are non-negative and sum to 1. ``aggregate`` yields both
-    factors at the schema's rank, float32, in name order.
-    """
+    def check_round(self, quorum: int, metrics: Sequence[Metric]) -> None:
+        """Refuse a round in which this could not work or would promise too much.
 
-    summary: str
-    exact: bool
-    mixed_ranks: bool
-    linear: bool
-    factors: Callable[[int], Factors]
-    weights: Callable[[Inputs], Mapping[str, Share]]
-    aggregate: Callable[[Inputs, Mapping[str, float]], Tensors]
+        Raises InputError with the reason and the nearest choice that would do.
+        """
+        needed = self.robust.min_hospitals if self.robust else 1
+        if quorum < needed:
+            raise InputError(
+                f"The aggregator {self.name!r} withstands a lying hospital only with {needed} "
+                f"updates, and the round's quorum is {quorum}.",
+                hint=f"Open it with --quorum {needed} or more, or with --aggregator "
+                f"{_without_robust(self)}. {_HINT}",
+            )
+        if missing := [m for m in self.weighting.metrics if m not in metrics]:
+            wanted = ",".join(dict.fromkeys([*metrics, *self.weighting.metrics]))
+            raise InputError(
+                f"The aggregator {self.name!r} weighs by {', '.join(missing)}, which the round "
+                "does not ask for.",
+                hint=f"Open it with --metrics {wanted}. {_HINT}",
+            )
+
+    def shares(self, inputs: Inputs) -> Shares:
+        """Each hospital's weight, with reasons. They sum to 1, or less: the rest is the parent's.
+
+        Raises CannotAggregate when there is no update, too few of them, or no weight.
+        """
+        if not inputs.updates:
+            raise CannotAggregate("there is no update that could be used")
+        shares = self.weighting.weights(inputs)
+        _check_weights({name: share.weight for name, share in shares.items()})
+        if self.robust is None:
+            return shares
+        if len(shares) < self.robust.min_hospitals:
+            raise CannotAggregate(
+                f"{self.name} needs {self.robust.min_hospitals} updates, and only {len(shares)} "
+                "could be used"
+            )
+        shares = self.robust.adjust(inputs, shares)
+        _check_weights({name: share.weight for name, share in shares.items()})
+        return shares
+
+    def merge(self, inputs: Inputs, weights: Mapping[str, float]) -> Merged:
+        """The next adapter from updates and weights. Raises CannotAggregate for bad weights.
+
+        Reading its tensors raises AdapterError where updates do not fit together or a result is
+        not finite.
+        """
+        _check_weights(weights)
+        return self.combiner.combine(inputs, weights)
 
 
-def discover() -> dict[str, Aggregator]:
-    """Every aggregator of this folder by name. Sums and helpers start with an underscore."""
-    found: dict[str, Aggregator] = {}
+def _check_weights(weights: Mapping[str, float]) -> None:
+    """Non-negative, finite, not all zero, and 1 together at most."""
+    if not all(math.isfinite(w) and w >= 0 for w in weights.values()):
+        raise CannotAggregate("a weight is negative or not finite")
+    total = math.fsum(weights.values())
+    if total <= 0:
+        raise CannotAggregate("all weights are zero")
+    if total > 1 + 1e-9:
+        raise CannotAggregate(f"the weights sum to {total:.6f}, which is more than 1")
+
+
+@cache
+def discover() -> Mapping[str, Part]:
+    """Every plug-in of this folder by name. Sums and helpers start with an underscore."""
+    found: dict[str, Part] = {}
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
-            aggregator = importlib.import_module(f"{__name__}.{module.name}").AGGREGATOR
-            assert isinstance(aggregator, Aggregator), module.name
-            found[module.name.replace("_", "-")] = aggregator
+            part = importlib.import_module(f"{__name__}.{module.name}").PART
+            assert isinstance(part, Part), module.name
+            found[module.name.replace("_", "-")] = part
     return found
 
 
+def kind(part: Part) -> str:
+    """The word for what a plug-in is."""
+    return next(word for cls, word in _KINDS if isinstance(part, cls))
+
+
 def get(name: str) -> Aggregator:
-    """The aggregator of this name. Raises InputError naming those there are."""
+    """The aggregator of these names joined with ``+``, in any order.
+
+    Raises InputError for an unknown name, two of a kind, or parts that do not go together, with
+    the nearest choice that does.
+    """
     found = discover()
-    if name not in found:
-        raise InputError(f"There is no aggregator {name!r}.", hint=f"Known: {', '.join(found)}.")
-    return found[name]
+    chosen: dict[str, str] = {}
+    for word in name.split("+"):
+        if word not in found:
+            raise InputError(
+                f"There is no aggregator {word!r}.", hint=f"Known: {', '.join(found)}. {_HINT}"
+            )
+        other = chosen.setdefault(kind(found[word]), word)
+        if other != word:
+            raise InputError(
+                f"The aggregator {name!r} names two of a kind: {other} and {word}.",
+                hint=f"Choose one of them. {_HINT}",
+            )
+    combiner = found[chosen.get("combiner", "fedavg")]
+    robust = found[chosen["robust"]] if "robust" in chosen else None
+    assert isinstance(combiner, Combiner)
+    assert robust is None or isinstance(robust, Robust)
+    one_vote = robust is not None and robust.one_vote
+    weighting_name = chosen.get("weighting", "equal" if one_vote else "examples")
+    weighting = found[weighting_name]
+    assert isinstance(weighting, Weighting)
+    words = [chosen.get("weighting"), chosen.get("robust"), chosen.get("combiner", "fedavg")]
+    if one_vote and weighting_name != "equal":
+        nearest = "+".join(str(word) for word in words[1:])
+        raise InputError(
+            f"{words[1]} gives every hospital one vote, or one that overstates its examples or "
+            f"quality could outvote the others: it does not go with {weighting_name}.",
+            hint=f"The nearest that works: --aggregator {nearest}. {_HINT}",
+        )
+    implied = ("examples", "equal" if one_vote else "")
+    shown = [word for word in words if word and word not in implied]
+    return Aggregator("+".join(shown), weighting, robust, combiner)
+
+
+def _without_robust(aggregator: Aggregator) -> str:
+    found = discover()
+    words = aggregator.name.split("+")
+    return "+".join(word for word in words if not isinstance(found[word], Robust))

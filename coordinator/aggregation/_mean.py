@@ -1,48 +1,61 @@
-"""Weighted means of tensors, streamed: shared by the linear aggregators."""
+"""Weighted means of tensors, streamed: shared by the linear combiners."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from coordinator.aggregation import Inputs, Share, Tensors
+from coordinator.aggregation._types import Inputs, Tensors
 from federation.errors import AdapterError
 
 
-def weights_by_examples(inputs: Inputs) -> dict[str, Share]:
-    """p_i = n_i / sum(n): every training example counts the same (McMahan et al. 2017)."""
-    total = sum(update.n_examples for update in inputs.updates)
-    return {
-        update.hospital: Share(
-            update.n_examples / total,
-            f"weight {update.n_examples / total:.2f}: "
-            f"{update.n_examples:,} of {total:,} training examples",
-        )
-        for update in inputs.updates
-    }
+def parent_weight(weights: Mapping[str, float]) -> float:
+    """What is left of 1 for the parent; 0 where only rounding is left."""
+    left = 1 - math.fsum(weights.values())
+    return left if left > 1e-12 else 0.0
 
 
 def weighted_mean(inputs: Inputs, weights: Mapping[str, float]) -> Tensors:
     """Each tensor that the updates hold: float32 of the sum in float64, in hospital-id order.
 
-    Updates of weight 0 are not read. One tensor of one hospital is in memory beside the sum.
+    What the weights leave of 1 is the parent's, added last. Updates of weight 0 are not read. One
+    tensor of one hospital is in memory beside the sum. Raises AdapterError where updates hold
+    different tensors or the mean is not finite.
     """
     streams = [
         (weights[update.hospital], update.tensors())
         for update in inputs.updates
         if weights[update.hospital] > 0
     ]
+    left = parent_weight(weights)
+    parent = inputs.parent() if left else iter(())
     (first_weight, first), *others = streams
+    scaled = np.empty(0)
     for name, tensor in first:
-        total = first_weight * tensor.astype(np.float64)
+        total = np.multiply(tensor, first_weight, dtype=np.float64)
+        if scaled.shape != total.shape:
+            scaled = np.empty_like(total)
         for weight, stream in others:
-            total += weight * _next(stream, name).astype(np.float64)
-        yield name, total.astype(np.float32)
+            np.multiply(_next(stream, name), weight, out=scaled, dtype=np.float64)
+            total += scaled
+        if left:
+            total += left * next(t for n, t in parent if n == name).astype(np.float64)
+        yield name, finite(name, total)
     for _, stream in others:
         # Runs each stream to its end, where its digest and norm are checked.
-        if (left := next(stream, None)) is not None:
-            raise AdapterError(f"Tensor {left[0]!r} is in one update but not in another.")
+        if (extra := next(stream, None)) is not None:
+            raise AdapterError(f"Tensor {extra[0]!r} is in one update but not in another.")
+
+
+def finite(name: str, tensor: np.ndarray) -> np.ndarray:
+    """A result as float32. Raises AdapterError unless all of it is finite."""
+    with np.errstate(over="ignore"):
+        single = tensor.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise AdapterError(f"The aggregate of tensor {name!r} is not finite in float32.")
+    return single
 
 
 def _next(stream: Tensors, name: str) -> np.ndarray:

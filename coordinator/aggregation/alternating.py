@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coordinator.aggregation import Aggregator, Inputs, Tensors
-from coordinator.aggregation._mean import weighted_mean, weights_by_examples
+from coordinator.aggregation._mean import weighted_mean
+from coordinator.aggregation._modules import parent_beside
+from coordinator.aggregation._types import Combiner, Inputs, Merged
 from federation.adapter import Factors
 
 
@@ -17,24 +18,15 @@ def _factors(turn: int) -> Factors:
     return "B" if turn % 2 == 1 else "A"
 
 
-def _aggregate(inputs: Inputs, weights: Mapping[str, float]) -> Tensors:
-    """The mean of the live factor; the frozen one byte for byte from the parent."""
-    means = weighted_mean(inputs, weights)
-    live = next(means, None)
-    for name, frozen in inputs.parent():
-        if live is not None and live[0] == name:
-            yield live
-            live = next(means, None)
-        else:
-            yield name, frozen
+def _combine(inputs: Inputs, weights: Mapping[str, float]) -> Merged:
+    return Merged(parent_beside(weighted_mean(inputs, weights), inputs.parent()))
 
 
-AGGREGATOR = Aggregator(
+PART = Combiner(
     summary="Only B, then only A, by turns: exact, and half the upload.",
-    exact=True,
+    exact="yes",
     mixed_ranks=False,
     linear=True,
     factors=_factors,
-    weights=weights_by_examples,
-    aggregate=_aggregate,
+    combine=_combine,
 )

@@ -5,15 +5,21 @@ Cheap and robust, but not exact: sum p_i B_i A_i - Bbar Abar = sum p_i (B_i - Bb
 
 from __future__ import annotations
 
-from coordinator.aggregation import Aggregator
-from coordinator.aggregation._mean import weighted_mean, weights_by_examples
+from collections.abc import Mapping
 
-AGGREGATOR = Aggregator(
-    summary="Means of both factors, weighted by training examples.",
-    exact=False,
+from coordinator.aggregation._mean import weighted_mean
+from coordinator.aggregation._types import Combiner, Inputs, Merged
+
+
+def _combine(inputs: Inputs, weights: Mapping[str, float]) -> Merged:
+    return Merged(weighted_mean(inputs, weights))
+
+
+PART = Combiner(
+    summary="The means of both factors: cheap and close, but not the mean of the updates.",
+    exact="no",
     mixed_ranks=False,
     linear=True,
     factors=lambda turn: "AB",
-    weights=weights_by_examples,
-    aggregate=weighted_mean,
+    combine=_combine,
 )

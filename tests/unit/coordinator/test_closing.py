@@ -192,9 +192,9 @@ def adapter_of(world: World) -> str:
     uploads = world.coordinator.store.uploads.of_round(1)
     inputs = closing._inputs(world.coordinator, row, row.descriptor, uploads)
     aggregator = aggregation.get("fedavg")
-    weights = {name: share.weight for name, share in aggregator.weights(inputs).items()}
+    weights = {name: share.weight for name, share in aggregator.shares(inputs).items()}
     shapes = row.descriptor.adapter_schema.shapes()
-    return world.coordinator.blobs.put_adapter(shapes, aggregator.aggregate(inputs, weights))
+    return world.coordinator.blobs.put_adapter(shapes, aggregator.merge(inputs, weights).tensors)
 
 
 def test_running_twice_at_once_publishes_once(

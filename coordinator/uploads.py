@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from coordinator.context import Coordinator
 from coordinator.errors import NoSuchRound, TooManyUploads, WrongOffset
-from coordinator.rounds import State
+from coordinator.facts import facts_of
+from coordinator.rounds import Action, State, decide
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
 from coordinator.verification import check_manifest, open_verified
@@ -133,7 +134,9 @@ def open_round(coordinator: Coordinator, number: int) -> RoundRow:
         raise NoSuchRound(f"There is no round {number}.")
     if row.state is not State.OPEN:
         raise RoundClosed(f"Round {number} is {row.state}; it takes no more updates.")
-    if coordinator.clock() >= row.descriptor.deadline:
+    now = coordinator.clock()
+    # At a deadline that is about to be extended nobody is turned away.
+    if now >= row.deadline and decide(facts_of(coordinator, row), now).action is not Action.EXTEND:
         raise RoundClosed(f"The deadline of round {number} has passed.")
     return row
 
@@ -175,15 +178,18 @@ def _check_slots(coordinator: Coordinator, own: list[UploadRow]) -> str | None:
         if row.state == "accepted":
             raise _already_delivered(row.hospital, row.round)
     if sum(u.state == "refused" for u in own) >= _REFUSED_PER_HOSPITAL:
-        raise TooManyUploads(
+        raise TooManyUploads.until(
+            _ABANDONED_AFTER_SECONDS,
             f"{own[0].hospital} had {_REFUSED_PER_HOSPITAL} updates of this round refused.",
             hint="The receipts say why; the next round takes updates again.",
         )
     active = sorted((u for u in own if u.state == "active"), key=lambda u: u.touched_at)
     if len(active) < _ACTIVE_PER_HOSPITAL:
         return None
-    if coordinator.clock() - active[0].touched_at < _ABANDONED_AFTER_SECONDS:
-        raise TooManyUploads(
+    stalls_in = _ABANDONED_AFTER_SECONDS - (coordinator.clock() - active[0].touched_at)
+    if stalls_in > 0:
+        raise TooManyUploads.until(
+            stalls_in,
             f"{active[0].hospital} has {len(active)} unfinished uploads, and may have no more.",
             hint="Finish one of them; one that stands still for ten minutes makes room.",
         )

@@ -21,6 +21,7 @@ Kind = Literal[
     "rotation",  # a hospital's or the coordinator's new keys
     "opening",  # a round's descriptor
     "extension",  # a round's later deadline
+    "plan",  # several rounds to be opened one after the other, begun or ended
     "receipt",  # an accepted update
     "refusal",  # an update that is not accepted, with its receipt
     "exclusion",  # an accepted update that is not aggregated

@@ -32,7 +32,17 @@ from federation.messages import Base64, PublicIdentity
 
 PRODUCT = "fedmed"
 
-Purpose = Literal["roster", "descriptor", "receipt", "record", "enrolment", "update", "checkpoint"]
+Purpose = Literal[
+    "roster",
+    "descriptor",
+    "receipt",
+    "record",
+    "enrolment",
+    "update",
+    "extension",
+    "rotation",
+    "checkpoint",
+]
 
 _PEM_BLOCK = re.compile(rb"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----\n", re.DOTALL)
 

@@ -13,6 +13,7 @@ from coordinator.clock import Clock, system_clock
 from coordinator.store.database import Database
 from coordinator.store.log import Log
 from coordinator.store.members import Members
+from coordinator.store.plans import Plans
 from coordinator.store.reports import Reports
 from coordinator.store.rounds import Rounds
 from coordinator.store.uploads import Uploads
@@ -28,6 +29,7 @@ class Store:
     uploads: Uploads
     reports: Reports
     log: Log
+    plans: Plans
 
     @classmethod
     def over(cls, database: Database, clock: Clock = system_clock) -> Store:
@@ -40,4 +42,5 @@ class Store:
             Uploads(database, log),
             Reports(database),
             log,
+            Plans(database, log),
         )

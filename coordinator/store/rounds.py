@@ -11,10 +11,11 @@ from sqlalchemy import Connection, Row, Select, Update, func, insert, select, up
 from coordinator.rounds import State
 from coordinator.store.database import Database
 from coordinator.store.log import Log
+from coordinator.store.plans import Plan, insert_plan
 from coordinator.store.tables import rounds, uploads
 from federation.base_model import BaseModelCard
 from federation.errors import RoundError
-from federation.messages import RoundDescriptor
+from federation.messages import RoundDescriptor, RoundExtension
 from federation.signing import SignedDocument
 
 _UNFINISHED = (State.OPEN, State.CLOSED, State.AGGREGATED)
@@ -40,20 +41,34 @@ class RoundRow:
     reason: str | None = None
     closed_at: int | None = None
     record: SignedDocument | None = None
+    extension: SignedDocument | None = None
 
     @property
     def descriptor(self) -> RoundDescriptor:
         """The descriptor, which the coordinator itself signed."""
         return RoundDescriptor.model_validate_json(self.document.body)
 
+    @property
+    def extended(self) -> RoundExtension | None:
+        """What the newest extension says, which the coordinator itself signed."""
+        if self.extension is None:
+            return None
+        return RoundExtension.model_validate_json(self.extension.body)
+
+    @property
+    def deadline(self) -> int:
+        """The deadline that holds now, in seconds since 1970."""
+        return self.extended.deadline if self.extended else self.descriptor.deadline
+
 
 def _row(found: Row[Any]) -> RoundRow:
     values = dict(found._mapping)
-    record = values.pop("record")
+    record, extension = values.pop("record"), values.pop("extension")
     return RoundRow(
         document=SignedDocument.model_validate_json(values.pop("descriptor")),
         card=BaseModelCard.model_validate_json(values.pop("card")),
         record=SignedDocument.model_validate_json(record) if record else None,
+        extension=SignedDocument.model_validate_json(extension) if extension else None,
         state=State(values.pop("state")),
         **values,
     )
@@ -84,8 +99,17 @@ class Rounds:
         published = select(rounds).where(rounds.c.state == State.PUBLISHED)
         return self._first(published.order_by(rounds.c.number.desc()))
 
-    def add(self, row: RoundRow) -> None:
-        """Open a round. Raises RoundError when another is open or took the number."""
+    def states_since(self, number: int) -> list[State]:
+        """The states of this round and all after it, in order."""
+        query = select(rounds.c.state).where(rounds.c.number >= number).order_by(rounds.c.number)
+        with self._database.read() as connection:
+            return [State(state) for state in connection.scalars(query)]
+
+    def add(self, row: RoundRow, plan: Plan | None = None) -> None:
+        """Open a round, and with it the ``plan`` that it is the first round of.
+
+        Raises RoundError when another is open or took the number.
+        """
         with self._database.write() as connection:
             unfinished = connection.scalar(
                 select(rounds.c.number).where(rounds.c.state.in_(_UNFINISHED))
@@ -116,6 +140,34 @@ class Rounds:
                 round=row.number,
                 document_sha256=row.document.body_sha256,
             )
+            if plan:
+                insert_plan(connection, self._log, plan)
+
+    def extend(
+        self, number: int, before: SignedDocument | None, extension: SignedDocument, reason: str
+    ) -> bool:
+        """Give an open round a later deadline; False where ``before`` is not its newest one."""
+        kept = before.to_json().decode() if before else None
+        move = (
+            update(rounds)
+            .where(
+                rounds.c.number == number,
+                rounds.c.state == State.OPEN,
+                rounds.c.extension.is_not_distinct_from(kept),
+            )
+            .values(extension=extension.to_json().decode())
+        )
+        with self._database.write() as connection:
+            changed = connection.execute(move).rowcount == 1
+            if changed:
+                self._log.append(
+                    connection,
+                    kind="extension",
+                    round=number,
+                    document_sha256=extension.body_sha256,
+                    detail=reason,
+                )
+        return changed
 
     def close(
         self,

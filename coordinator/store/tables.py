@@ -6,6 +6,7 @@ A change here comes with a revision: ``coordinator/store/migrations`` says how.
 from __future__ import annotations
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -46,6 +47,17 @@ candidates = Table(
     Column("revoked_at", Integer),
 )
 
+rotations = Table(
+    "rotations",
+    metadata,
+    Column("hospital", String(63), primary_key=True),
+    Column("new_sha256", String(64), primary_key=True),
+    Column("old_sha256", String(64), nullable=False),
+    Column("identity", Text, nullable=False),
+    Column("requested_at", Integer, nullable=False),
+    Column("approved_at", Integer),
+)
+
 nonces = Table(
     "nonces",
     metadata,
@@ -69,6 +81,18 @@ rounds = Table(
     Column("reason", Text),
     Column("closed_at", Integer),
     Column("record", Text),
+    Column("extension", Text),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("first", Integer, ForeignKey("rounds.number"), primary_key=True, autoincrement=False),
+    Column("rounds", Integer, nullable=False),
+    Column("max_aborts", Integer, nullable=False),
+    Column("fresh", Boolean, nullable=False),
+    Column("settings", Text, nullable=False),
+    Column("ended", Text),
 )
 
 uploads = Table(

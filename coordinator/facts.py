@@ -1,0 +1,63 @@
+"""What decides about a round, read from the store for the pure ``coordinator.rounds``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordinator.context import Coordinator
+from coordinator.rounds import Facts, State
+from coordinator.store.rounds import RoundRow
+from coordinator.store.uploads import UploadRow
+from federation.messages import Roster, RoundDescriptor
+
+
+def facts_of(coordinator: Coordinator, row: RoundRow) -> Facts:
+    """What decides about the round now."""
+    roster = round_roster(coordinator, row.descriptor)
+    return gather(coordinator, row, roster, coordinator.store.uploads.of_round(row.number))
+
+
+def gather(
+    coordinator: Coordinator, row: RoundRow, roster: Roster, uploads: Sequence[UploadRow]
+) -> Facts:
+    """The same, of the round's roster and uploads.
+
+    A member revoked while the round is open no longer counts.
+    """
+    descriptor = row.descriptor
+    expected = frozenset(m.hospital for m in roster.members)
+    if row.state is State.OPEN:
+        expected &= {m.hospital for m in coordinator.roster().members}
+    return Facts(
+        state=row.state,
+        expected=expected,
+        delivered={u.hospital: u.touched_at for u in accepted(uploads) if u.hospital in expected},
+        quorum=descriptor.quorum,
+        deadline=row.deadline,
+        grace=descriptor.grace_minutes * 60,
+        extensions_left=descriptor.extensions - (row.extended.automatic if row.extended else 0),
+        heard=last_heard(coordinator, row.number, uploads),
+        awake_since=coordinator.awake_since,
+    )
+
+
+def round_roster(coordinator: Coordinator, descriptor: RoundDescriptor) -> Roster:
+    """The roster that the round was opened with."""
+    document = coordinator.store.members.roster_by_digest(descriptor.roster_sha256)
+    assert document is not None
+    return document.open(Roster, coordinator.admin, "roster")
+
+
+def accepted(uploads: Sequence[UploadRow]) -> list[UploadRow]:
+    """Those with an accepted update."""
+    return [upload for upload in uploads if upload.state == "accepted"]
+
+
+def last_heard(
+    coordinator: Coordinator, number: int, uploads: Sequence[UploadRow]
+) -> dict[str, int]:
+    """When each hospital last showed life in a round: by a heartbeat, or a part of an update."""
+    heard = {name: beat.at for name, beat in coordinator.store.reports.heartbeats(number).items()}
+    for upload in uploads:
+        heard[upload.hospital] = max(upload.touched_at, heard.get(upload.hospital, 0))
+    return heard

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from appliance.locks import exclusive
 from appliance.paths import Paths
+from backends.lora_adapter import Scaling
 from backends.peft_config import CONFIG_NAME, WEIGHTS_NAME, peft_config
 from federation.adapter import AdapterSchema
 from federation.canonical import Message, Sha256
@@ -52,19 +53,27 @@ class StoredAdapter:
         return self.folder / WEIGHTS_NAME
 
 
-def store(folder: Path, card: AdapterCard, write_weights: Callable[[Path], None]) -> StoredAdapter:
+def store(
+    folder: Path,
+    card: AdapterCard,
+    write_weights: Callable[[Path], None],
+    scaling: Scaling | None = None,
+) -> StoredAdapter:
     """Make an adapter folder in one step: it is whole, or it is not there.
 
-    ``write_weights`` is called with the path of the safetensors file. A folder that exists is
-    replaced; until then it can be read. One writer at a time. Raises StorageError.
+    ``write_weights`` is called with the path of the safetensors file; ``scaling`` is that of the
+    card's schema unless given. A folder that exists is replaced; until then it can be read. One
+    writer at a time. Raises StorageError.
     """
+    schema = card.adapter_schema
+    paths = [module.path for module in schema.modules]
+    config = peft_config(paths, schema.rank, scaling or Scaling(schema.alpha), card.base_name)
     with exclusive(folder.parent / ".adapters.lock"):
         _sweep(folder)
         with storage_errors(folder):
             temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_TEMPORARY))
         try:
             write_weights(temporary / WEIGHTS_NAME)
-            config = peft_config(card.adapter_schema, card.base_name)
             write_atomically(temporary / CONFIG_NAME, json.dumps(config, indent=2).encode())
             write_atomically(temporary / _CARD, card.to_json())
             with storage_errors(folder):

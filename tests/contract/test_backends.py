@@ -393,7 +393,7 @@ def test_an_answer_ends_before_a_stop_string(model: LoadedModel) -> None:
     whole = "".join(token.text for token in tokens)
     assert [token.finish for token in tokens] == [None] * (len(tokens) - 1) + ["length"]
     stop = whole[len(whole) // 2 :][:3]
-    stopped = list(model.generate(QUESTION, GenerateOptions(max_tokens=12, stop=("\0", stop))))
+    stopped = list(model.generate(QUESTION, GenerateOptions(max_tokens=12, stop=("absent", stop))))
     assert "".join(token.text for token in stopped) == whole[: whole.index(stop)]
     assert stopped[-1].finish == "stop"
     assert len(stopped) < len(tokens)

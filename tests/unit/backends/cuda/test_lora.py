@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from backends.cuda import BACKEND
 from backends.cuda.model import TorchModel
+from backends.lora_adapter import Scaling
 from backends.peft_config import CONFIG_NAME, WEIGHTS_NAME, peft_config
 from tests.tiny import Architecture, tiny_model
 from tests.tiny_training import schema_for, write_random
@@ -35,7 +36,8 @@ def test_plain_peft_loads_what_is_saved(
     assert isinstance(ours, TorchModel)
     ours.attach(write_random(tmp_path / "a.safetensors", schema), schema)
     ours.save_adapter(tmp_path / "peft" / WEIGHTS_NAME)
-    config = json.dumps(peft_config(schema, "tiny"))
+    paths = [module.path for module in schema.modules]
+    config = json.dumps(peft_config(paths, schema.rank, Scaling(schema.alpha), "tiny"))
     (tmp_path / "peft" / CONFIG_NAME).write_text(config)
     plain = AutoModelForCausalLM.from_pretrained(base)
     without = logits(plain)

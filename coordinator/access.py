@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from coordinator.context import Coordinator
 from coordinator.errors import NotOnRoster
+from coordinator.limits import Limits
 from federation.errors import IdentityError
 from federation.messages import Member
 from federation.request_signing import MAX_SKEW_SECONDS, parse_signature, verify_headers
@@ -22,10 +23,11 @@ class Head:
     headers: Mapping[str, str]
 
 
-def authenticate(coordinator: Coordinator, request: Head) -> Member:
+def authenticate(coordinator: Coordinator, limits: Limits, request: Head) -> Member:
     """The member that signed this request, which is thereby used up; its body may be unread.
 
-    Raises IdentityError for a bad signature or a replay, NotOnRoster for one who is no member.
+    Raises IdentityError for a bad signature or a replay, NotOnRoster for one who is no member,
+    TooManyRequests for a member that asks too often.
     """
     signature = parse_signature(request.headers)
     hospital = signature.hospital
@@ -46,6 +48,8 @@ def authenticate(coordinator: Coordinator, request: Head) -> Member:
         request.query,
         coordinator.clock(),
     )
+    # Before the nonce, whose remembering waits for the disk.
+    limits.charge_hospital(hospital)
     fresh = coordinator.store.members.remember_nonce(
         hospital,
         signature.nonce,

@@ -25,11 +25,12 @@ _STALE_SECONDS = 3600
 
 
 class Blobs:
-    """The adapters and the uploads of one coordinator."""
+    """The adapters and the uploads of one coordinator; they leave ``reserve`` bytes free."""
 
-    def __init__(self, adapters: Path, uploads: Path) -> None:
+    def __init__(self, adapters: Path, uploads: Path, reserve: int = 0) -> None:
         self._adapters = adapters
         self._uploads = uploads
+        self.reserve = reserve
         self.appending = threading.Lock()
         """Held from reading an upload's offset until the new one is recorded."""
 
@@ -97,14 +98,18 @@ class Blobs:
             if new:
                 sync_folder(self._uploads)
 
-    def require_space(self, n_bytes: int) -> None:
-        """Raise StorageError unless the disk has room for ``n_bytes`` more."""
+    def free_bytes(self) -> int:
+        """What the uploads' disk has left, the reserve included. Raises StorageError."""
         with storage_errors(self._uploads):
-            free = shutil.disk_usage(self._uploads).free
-        if free < n_bytes:
+            return shutil.disk_usage(self._uploads).free
+
+    def require_space(self, n_bytes: int) -> None:
+        """Raise StorageError unless the disk has room for ``n_bytes`` beside the reserve."""
+        free = self.free_bytes()
+        if free < n_bytes + self.reserve:
             raise StorageError(
-                f"The coordinator's disk has {free >> 20} MiB left; "
-                f"the announced uploads need {n_bytes >> 20} MiB.",
+                f"The coordinator's disk has {free >> 20} MiB left; the announced uploads need "
+                f"{n_bytes >> 20} MiB and a reserve of {self.reserve >> 20} MiB.",
                 hint="Ask the coordinator's operator to free some space, then upload again.",
             )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
 from coordinator.blobs import Blobs
 from coordinator.clock import Clock, system_clock
-from coordinator.config import CoordinatorConfig
+from coordinator.config import CoordinatorConfig, LimitsSection
 from coordinator.events import Emit, quiet
 from coordinator.paths import Paths
 from coordinator.store import Store
@@ -39,6 +39,7 @@ class Coordinator:
     emit: Emit = quiet
     awake_since: int = 0
     """From when on it listens; nobody was silent before."""
+    limits: LimitsSection = field(default_factory=LimitsSection)
 
     def roster(self) -> Roster:
         """The current roster; its signature by the admin key is verified each time."""
@@ -66,9 +67,10 @@ def open_coordinator(
         admin=admin,
         wrapping=WrappingKey.load(paths.wrapping_key, passphrase()),
         store=Store.over(open_sqlite(paths.database), clock),
-        blobs=Blobs(paths.adapters, paths.uploads),
+        blobs=Blobs(paths.adapters, paths.uploads, config.limits.disk_reserve_mib << 20),
         clock=clock,
         emit=emit,
+        limits=config.limits,
     )
     signed = coordinator.roster().federation
     if signed != coordinator.federation:

@@ -24,7 +24,6 @@ from federation.errors import FedMedError, InputError
 _TICK_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 10
 _KEEP_ALIVE_SECONDS = 30
-_CONNECTIONS = 256
 _UNFORESEEN_HINT = "This is a defect of fedmed: report it with this line."
 
 
@@ -126,13 +125,14 @@ def serve(coordinator: Coordinator, listener: socket.socket, tls: TlsFiles) -> N
         ssl_keyfile=tls.key,
         ssl_context_factory=_tls_context,
         http=DeadlineProtocol,
+        loop="coordinator.deadlines:DeadlineLoop",
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=coordinator.limits.connections,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )

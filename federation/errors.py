@@ -32,7 +32,8 @@ PROBLEM_PREFIX = "urn:fedmed:problem:"
 class FedMedError(Exception):
     """Something a person has to know: what happened, and in ``hint`` what to do next.
 
-    ``retryable`` says that the same call may succeed later, with nothing changed here.
+    ``retryable`` says that the same call may succeed later, with nothing changed here;
+    ``retry_after`` is how many seconds the other side asks to wait before, 0 where it does not say.
     """
 
     exit_code: ClassVar[int] = 1
@@ -44,6 +45,7 @@ class FedMedError(Exception):
         super().__init__(message)
         self.hint = hint or self.default_hint
         self.retryable = retryable
+        self.retry_after = 0
 
 
 class InputError(FedMedError):

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from coordinator.api import adapters, enrolments, health, problems, rounds, uploads
 from coordinator.context import Coordinator
+from coordinator.limits import Limits
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 """What runs beside the application, from its start to its end."""
@@ -25,6 +26,7 @@ def create_app(coordinator: Coordinator, lifespan: Lifespan | None = None) -> Fa
         lifespan=lifespan,
     )
     app.state.coordinator = coordinator
+    app.state.limits = Limits(coordinator.limits)
     app.state.background = None
     problems.install(app)
     for module in (enrolments, rounds, uploads, adapters, health):

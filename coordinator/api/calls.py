@@ -15,8 +15,9 @@ from starlette.requests import ClientDisconnect
 from coordinator.access import Head, authenticate
 from coordinator.context import Coordinator
 from coordinator.errors import TooLarge, TooSlow, UnsupportedMedia
+from coordinator.limits import Limits
 from federation.canonical import Message
-from federation.errors import InputError
+from federation.errors import IdentityError, InputError
 from federation.messages import Member
 from federation.request_signing import verify_body
 
@@ -25,9 +26,9 @@ OCTETS = "application/octet-stream"
 JSON_LIMIT = 64 << 10
 PART_LIMIT = 8 << 20
 
-_STALL_SECONDS = 30.0
-_BODY_SECONDS = 60.0
+_STALL_SECONDS = 20.0
 _SLOWEST_BYTES_PER_SECOND = 16 << 10
+"""Below this, counted from ``_STALL_SECONDS`` on, a body counts as a trickle."""
 
 _M = TypeVar("_M", bound=Message)
 
@@ -74,22 +75,31 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The body, of at most ``limit`` bytes. Raises TooLarge, TooSlow, InputError."""
     body = bytearray()
     chunks = request.stream().__aiter__()
-    allowed = _BODY_SECONDS + _announced(request, limit) / _SLOWEST_BYTES_PER_SECOND
+    clock = asyncio.get_running_loop().time
+    begun = clock()
     try:
-        # A stall ends it soon; the whole time only what comes a few bytes at a time.
-        async with asyncio.timeout(allowed):
-            while chunk := await asyncio.wait_for(anext(chunks, b""), _STALL_SECONDS):
-                body += chunk
-                if len(body) > limit:
-                    raise TooLarge(f"The body has more than the {limit} bytes that are taken.")
+        while True:
+            # What has come earns time for the rest; standing still ends it soon all the same.
+            left = begun + _STALL_SECONDS + len(body) / _SLOWEST_BYTES_PER_SECOND - clock()
+            chunk = await asyncio.wait_for(anext(chunks, b""), min(left, _STALL_SECONDS))
+            if not chunk:
+                return bytes(body)
+            body += chunk
+            if len(body) > limit:
+                raise TooLarge(f"The body has more than the {limit} bytes that are taken.")
     except TimeoutError as error:
         raise TooSlow(
-            f"The body stood still for {_STALL_SECONDS:.0f} s, or took more than {allowed:.0f} s.",
+            f"The body stood still for {_STALL_SECONDS:.0f} s, or trickled at less than "
+            f"{_SLOWEST_BYTES_PER_SECOND >> 10} KiB/s.",
             hint="Check the connection, then send it again.",
         ) from error
     except ClientDisconnect as error:
         raise InputError("The connection ended inside the body.") from error
-    return bytes(body)
+
+
+def peer(request: Request) -> str:
+    """The address that the request came from."""
+    return request.client.host if request.client else ""
 
 
 def signed(limit: int = 0, media_type: str | None = None) -> Callable[[Request], Awaitable[Call]]:
@@ -100,8 +110,15 @@ def signed(limit: int = 0, media_type: str | None = None) -> Callable[[Request],
 
     async def dependency(request: Request) -> Call:
         coordinator: Coordinator = request.app.state.coordinator
+        limits: Limits = request.app.state.limits
+        limits.check_address(peer(request))
         head = read_head(request, limit=limit, media_type=media_type)
-        member = await run_in_threadpool(authenticate, coordinator, head)
+        try:
+            member = await run_in_threadpool(authenticate, coordinator, limits, head)
+        except IdentityError:
+            limits.charge_address(peer(request))
+            raise
+        request.state.hospital = member.hospital
         body = await read_body(request, limit)
         verify_body(head.headers, body)
         return Call(coordinator, member, head, body)

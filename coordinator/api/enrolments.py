@@ -5,16 +5,20 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from coordinator.api.calls import JSON, JSON_LIMIT, answer, parse, read_body, read_head
+from coordinator.api.calls import JSON, answer, parse, peer, read_body, read_head
 from coordinator.enrolment import enrol
 from federation.signing import SignedDocument
 
 router = APIRouter()
 
+_LIMIT = 16 << 10
+"""Bytes of an enrolment's body, which is read before anybody is known; a real one has 10 KiB."""
+
 
 @router.post("/v1/enrolments")
 async def post_enrolment(request: Request) -> Response:
     """Record a hospital's public keys under its token."""
-    read_head(request, limit=JSON_LIMIT, media_type=JSON)
-    document = parse(SignedDocument, await read_body(request, JSON_LIMIT))
+    request.app.state.limits.charge_address(peer(request))
+    read_head(request, limit=_LIMIT, media_type=JSON)
+    document = parse(SignedDocument, await read_body(request, _LIMIT))
     return answer(await run_in_threadpool(enrol, request.app.state.coordinator, document))

@@ -36,6 +36,8 @@ def _known(_: Request, error: Exception) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, WrongOffset):
         headers["Upload-Offset"] = str(error.offset)
+    if error.retry_after:
+        headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, BadRange):
         headers["Content-Range"] = f"bytes */{error.size}"
     return _response(error.slug, error.status, str(error), error.hint, headers)

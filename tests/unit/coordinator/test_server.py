@@ -96,7 +96,7 @@ async def test_a_body_that_stands_still_is_answered_408(
 async def test_a_trickled_body_is_answered_408(
     address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordinator.api.calls._BODY_SECONDS", 0.3)
+    monkeypatch.setattr("coordinator.api.calls._STALL_SECONDS", 0.3)
     reader, writer = await asyncio.open_connection(*address)
     writer.write(
         b"POST /v1/enrolments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"

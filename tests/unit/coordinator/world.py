@@ -68,7 +68,10 @@ class World:
         def emit(event: str, **fields: str | int | float | None) -> None:
             events.append((event, fields))
 
-        coordinator = open_coordinator(paths, load_config(paths.config), clock=clock, emit=emit)
+        # Tests ask faster than any hospital does, and make small disks.
+        ample = {"request_burst": 10_000, "stranger_burst": 10_000, "disk_reserve_mib": 0}
+        config = load_config(paths.config, flags={"limits": ample})
+        coordinator = open_coordinator(paths, config, clock=clock, emit=emit)
         client = TestClient(create_app(coordinator), base_url="https://127.0.0.1:9443")
         (folder / "card.json").write_bytes(CARD.to_json())
         return cls(paths, clock, coordinator, Identity.load(made.admin_key), client, events)

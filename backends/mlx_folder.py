@@ -1,8 +1,8 @@
 """Adapter folders as mlx-lm reads and writes them; neither mlx nor mlx-lm is needed for it.
 
 For a linear layer mlx-lm (0.32) holds ``<path>.lora_a`` (in, r) and ``<path>.lora_b`` (r, out),
-both factors transposed; the scale is one literal number. ``keys`` names the adapted layers,
-either in full or from their block on; ``num_layers`` says for how many last blocks the latter are meant.
+both factors transposed; the scale is one literal number. ``keys`` names the adapted layers, in full
+or from their block on; ``num_layers`` says for how many of the last blocks the latter are meant.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from appliance.connection import IMPOSTOR, Answer, Connection
 from federation.canonical import Message, file_sha256
-from federation.errors import TransportError
+from federation.errors import FedMedError, TransportError
 from federation.files import storage_errors, sync_folder
 from federation.messages import (
     CurrentRound,
@@ -125,7 +125,7 @@ class CoordinatorClient:
         stated = answer.headers.get("upload-offset", "")
         elsewhere = answer.status == 409 and stated != ""
         if not elsewhere:
-            self._connection.raise_problem(answer)
+            self._raise_about_upload(answer)
         # Nineteen digits are more than any length, and int() takes no longer for them.
         durable = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 20 else -1
         least = 0 if elsewhere else offset + 1
@@ -140,7 +140,20 @@ class CoordinatorClient:
 
     def commit(self, upload_id: str) -> SignedDocument:
         """Finish an upload; the answer is the signed receipt, not yet verified."""
-        return self._parse(self._call("POST", f"/v1/uploads/{upload_id}/commit"), SignedDocument)
+        answer = self._connection.send("POST", f"/v1/uploads/{upload_id}/commit", b"", {})
+        self._raise_about_upload(answer)
+        return self._parse(answer, SignedDocument)
+
+    def _raise_about_upload(self, answer: Answer) -> None:
+        """Raise the error that an answer states; announcing anew mends a 404 of an upload.
+
+        A coordinator that was restored from a backup may have lost the announcement.
+        """
+        try:
+            self._connection.raise_problem(answer)
+        except FedMedError as error:
+            error.retryable |= answer.status == 404
+            raise
 
     def adapter(
         self,

@@ -20,6 +20,8 @@ from federation.request_signing import sign_request
 IMPOSTOR = "Is a proxy in between, or another service at this address?"
 _IDENTITY = {"Accept-Encoding": "identity"}
 _MAX_ANSWER = 8 << 20
+_RETRY_AFTER_DIGITS = 9
+_LONGEST_RETRY_AFTER = 3600
 _RETRYABLE = frozenset({408, 429, 500, 502, 503, 504, 507})
 
 
@@ -54,6 +56,14 @@ class Answer:
     status: int
     headers: httpx2.Headers
     content: bytes
+
+
+def _retry_after(answer: Answer) -> int:
+    """Seconds that the answer asks to wait; 0 where it does not say so in seconds."""
+    stated = answer.headers.get("retry-after", "")
+    if not (stated.isascii() and stated.isdigit() and len(stated) <= _RETRY_AFTER_DIGITS):
+        return 0
+    return min(int(stated), _LONGEST_RETRY_AFTER)
 
 
 def _translate(error: httpx2.TransportError, url: str) -> TransportError:
@@ -138,6 +148,7 @@ class Connection:
             ) from error
         raised = from_problem(problem.type, problem.detail, problem.hint)
         raised.retryable = retryable
+        raised.retry_after = _retry_after(answer)
         raise raised
 
     def download(

@@ -32,7 +32,7 @@ class RateLimit:
         self._lock = threading.Lock()
 
     def wait(self, key: str) -> float:
-        """Seconds until the key's next request is allowed; 0 where it is now."""
+        """0 where the key's next request is allowed; else seconds until some are again."""
         with self._lock:
             return self._wait(self._tokens(key))
 
@@ -62,7 +62,9 @@ class RateLimit:
         return tokens
 
     def _wait(self, tokens: float) -> float:
-        return 0.0 if tokens >= 1 else (1 - tokens) / self._per_second
+        # Whoever came back for a single request would be refused in the middle of its work again.
+        enough = max(1.0, self._burst / 4)
+        return 0.0 if tokens >= 1 else (enough - tokens) / self._per_second
 
 
 class Limits:

@@ -112,12 +112,16 @@ class Outbox:
     ) -> Receipt:
         """Upload and commit, retrying what may pass with backoff and jitter until ``deadline``.
 
+        A receipt that is here ends it, unless the coordinator says that the round is open and that
+        it has no update of this hospital: one that was restored from a backup needs it again.
         Returns the receipt, accepted or not. Raises TransportError when the deadline passes, and
         at once any error that no waiting mends: the coordinator's refusal of the upload itself, a
         wrong certificate.
         """
         if (known := self.receipt()) is not None:
-            return known
+            if not known.accepted or not _is_missed(client, known.round):
+                return known
+            sink(Note("The coordinator has lost this update, and gets it again."))
         wait = 1.0
         while True:
             try:
@@ -125,7 +129,7 @@ class Outbox:
             except FedMedError as error:
                 if not error.retryable:
                     raise
-                pause = min(wait, _LONGEST_WAIT) * random.uniform(0.5, 1.0)
+                pause = max(min(wait, _LONGEST_WAIT) * random.uniform(0.5, 1.0), error.retry_after)
                 if clock() + pause > deadline:
                     raise TransportError(
                         f"{error} The round's deadline passed before the update was delivered.",
@@ -209,3 +213,13 @@ class Outbox:
         # The receipt first: a kill in between must not leave it to a later update.
         for name in (_RECEIPT, _REQUEST, _BODY):
             (self._folder / name).unlink(missing_ok=True)
+
+
+def _is_missed(client: CoordinatorClient, number: int) -> bool:
+    """Whether the coordinator says that it waits for this hospital's update of the round."""
+    try:
+        current = client.current()
+    except FedMedError:
+        # The receipt counts until the coordinator itself says otherwise.
+        return False
+    return current.round == number and current.state == "open" and not current.delivered

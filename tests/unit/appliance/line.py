@@ -25,7 +25,7 @@ class Line:
         answer = self.world.client.request(
             request.method, request.path, content=request.body, headers=passed
         )
-        kept = ("upload-offset", "content-type")
+        kept = ("upload-offset", "content-type", "retry-after")
         headers = {k: v for k, v in answer.headers.items() if k in kept}
         return Reply(answer.status_code, answer.content, headers)
 

@@ -17,6 +17,8 @@ from appliance.enrolment import Enrolment
 from appliance.rounds.descriptor import fetch_round
 from appliance.rounds.outbox import Outbox
 from coordinator.certificates import Authority
+from coordinator.config import LimitsSection
+from coordinator.limits import Limits
 from federation.canonical import file_sha256
 from federation.errors import IdentityError, StorageError, TransportError
 from federation.messages import EngineInfo, PayloadHeader, Receipt
@@ -117,7 +119,67 @@ def test_an_update_arrives_and_its_receipt_is_kept(site: Site) -> None:
     assert site.outbox.receipt() == receipt
     before = len(site.line.asked)
     assert site.deliver() == receipt
-    assert len(site.line.asked) == before
+    # Only asked whether it is still there.
+    assert [asked.path for asked in site.line.asked[before:]] == ["/v1/rounds/current"]
+    site.line.trouble = lambda _: Reply(503, b"")
+    assert site.deliver() == receipt
+    assert site.waited == []
+
+
+def forget_uploads(site: Site) -> None:
+    """What restoring an older backup does to the coordinator."""
+    with site.world.coordinator.store.database.write() as connection:
+        connection.exec_driver_sql("DELETE FROM uploads")
+
+
+def test_an_update_that_the_coordinator_lost_is_sent_again(site: Site) -> None:
+    first = site.deliver()
+    forget_uploads(site)
+    site.world.clock.now += 60
+    second = site.deliver()
+    assert second.accepted
+    assert (second.upload_id, second.received_at - first.received_at) == (first.upload_id, 60)
+    assert site.outbox.receipt() == second
+    assert len(site.world.coordinator.store.uploads.of_round(1)) == 1
+
+
+@pytest.mark.parametrize("method", ["PATCH", "commit"])
+def test_an_upload_lost_under_way_is_announced_again(site: Site, method: str) -> None:
+    lost: list[Asked] = []
+
+    def lose(request: Asked) -> Reply | None:
+        if not lost and method in (request.method, request.path.rpartition("/")[2]):
+            lost.append(request)
+            forget_uploads(site)
+        return None
+
+    site.line.trouble = lose
+    assert site.deliver().accepted
+    assert len(site.waited) == 1
+    assert lost
+
+
+def test_the_coordinator_is_not_asked_before_the_time_it_says(site: Site) -> None:
+    world = site.world
+    section = LimitsSection(requests_per_second=0.1, request_burst=12)
+    limits = Limits(section, monotonic=lambda: float(world.clock()))
+    for _ in range(12):
+        limits.charge_hospital("a")
+    world.client.app.state.limits = limits  # type: ignore[attr-defined]
+    assert site.deliver().accepted
+    # Until there is enough for announcement, part and commit.
+    assert site.waited == [30]
+
+
+@pytest.mark.parametrize(
+    ("stated", "waits"), [("7", 7), ("999999999", 3600), ("1" * 5000, 1), ("soon", 1), ("-5", 1)]
+)
+def test_only_a_sensible_retry_after_counts(site: Site, stated: str, waits: int) -> None:
+    document = {"type": "urn:fedmed:problem:error", "title": "", "status": 429, "detail": "x"}
+    busy = Reply(429, json.dumps(document).encode(), {"Retry-After": stated})
+    site.line.trouble = lambda _: None if site.waited else busy
+    assert site.deliver(within=9000).accepted
+    assert [max(1, round(pause)) for pause in site.waited] == [waits]
 
 
 @pytest.mark.parametrize(

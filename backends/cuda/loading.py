@@ -11,7 +11,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from backends.base import Quantisation
 from backends.cuda.allocator import keep_memory
-from backends.cuda.device import best_device, compute_dtype, use_threads
+from backends.cuda.device import best_device, compute_dtype, threads_asked_for, use_threads
 from backends.cuda.errors import memory_errors
 from backends.cuda.model import TorchModel
 from backends.tokens import ChatTokenizer
@@ -35,7 +35,13 @@ def load_model(base: Path, *, quantisation: Quantisation, threads: int | None) -
         model = _read(base, device, quantisation)
     model.requires_grad_(False)
     _set_modes(model)
-    return TorchModel(model, tokenizer, quantisation=quantisation, threads=used_threads)
+    return TorchModel(
+        model,
+        tokenizer,
+        quantisation=quantisation,
+        threads=used_threads,
+        keep_threads=threads_asked_for(threads),
+    )
 
 
 def _read(base: Path, device: torch.device, quantisation: Quantisation) -> PreTrainedModel:
@@ -65,7 +71,7 @@ def _read(base: Path, device: torch.device, quantisation: Quantisation) -> PreTr
 
 def _quantiser(quantisation: Quantisation, dtype: torch.dtype) -> BitsAndBytesConfig | None:
     match quantisation:
-        case "none":
+        case "none" | "affine4" | "affine8":  # ``TorchBackend.load`` refuses the last two
             return None
         case "nf4":
             # Quantising the scales too would save 3 % of memory for a sixth of decoding speed.

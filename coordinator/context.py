@@ -11,6 +11,7 @@ from coordinator.blobs import Blobs
 from coordinator.clock import Clock, system_clock
 from coordinator.config import CoordinatorConfig, LimitsSection
 from coordinator.events import Emit, quiet
+from coordinator.locks import last_held
 from coordinator.paths import Paths
 from coordinator.store import Store
 from coordinator.store.database import open_sqlite
@@ -70,6 +71,7 @@ def open_coordinator(
         blobs=Blobs(paths.adapters, paths.uploads, config.limits.disk_reserve_mib << 20),
         clock=clock,
         emit=emit,
+        awake_since=last_held(paths.home),
         limits=config.limits,
     )
     signed = coordinator.roster().federation

@@ -9,11 +9,21 @@ from pathlib import Path
 
 from federation.errors import StorageError
 
+LOCK = "serve.lock"
+
+
+def last_held(home: Path) -> int:
+    """When a server last took the home, in seconds since 1970; 0 where none ever did."""
+    try:
+        return int((home / LOCK).stat().st_mtime)
+    except FileNotFoundError:
+        return 0
+
 
 @contextmanager
 def exclusive(home: Path) -> Iterator[None]:
     """Hold the home. Raises StorageError while a server or a migration holds it."""
-    with (home / "serve.lock").open("w") as file:
+    with (home / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from coordinator import aggregation
 from coordinator.config import RoundSection
 from coordinator.context import Coordinator
 from coordinator.rounds import State
+from coordinator.store.plans import Plan
 from coordinator.store.rounds import RoundRow
 from coordinator.verification import largest_update
 from federation.adapter import AdapterSchema, Factors, initial_adapter
@@ -42,11 +44,13 @@ def open_round(
     *,
     base: Path | None = None,
     fresh: bool = False,
+    plan: Callable[[int], Plan] | None = None,
 ) -> RoundRow:
     """Open the next round.
 
-    ``base`` is a model folder or a card file; None is the previous round's. Raises InputError for
-    settings that cannot work, AdapterError when the previous adapter has another schema and
+    ``base`` is a model folder or a card file; None is the previous round's. ``plan`` makes, of the
+    round's number, the plan that begins with it, noted in the same transaction. Raises InputError
+    for settings that cannot work, AdapterError when the previous adapter has another schema and
     ``fresh`` does not say to start anew, RoundError while another round is open.
     """
     previous = coordinator.store.rounds.newest()
@@ -97,7 +101,7 @@ def open_round(
         turn=turn,
         wrapped_seed=coordinator.wrapping.wrap(seed, coordinator.federation, number),
     )
-    coordinator.store.rounds.add(row)
+    coordinator.store.rounds.add(row, plan(number) if plan else None)
     coordinator.emit("round_opened", round=number, quorum=quorum, deadline=descriptor.deadline)
     return row
 

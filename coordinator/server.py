@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import uvicorn
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from coordinator.closing import advance
 from coordinator.context import Coordinator
 from coordinator.deadlines import DeadlineProtocol
 from coordinator.events import Emit
+from coordinator.planning import follow_plan
 from federation.errors import FedMedError, InputError
 
 _TICK_SECONDS = 1.0
@@ -28,11 +30,11 @@ _UNFORESEEN_HINT = "This is a defect of fedmed: report it with this line."
 
 
 class Ticker(threading.Thread):
-    """Moves the newest round on, once a second, beside the event loop."""
+    """Moves the newest round on and opens those planned, once a second, beside the event loop."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__(name="rounds", daemon=True)
-        self._coordinator = coordinator
+        self._coordinator = replace(coordinator, awake_since=coordinator.clock())
         self._stopped = threading.Event()
         self._last_problem = ""
 
@@ -46,6 +48,7 @@ class Ticker(threading.Thread):
                 newest = self._coordinator.store.rounds.newest()
                 if newest is not None:
                     advance(self._coordinator, newest.number)
+                follow_plan(self._coordinator)
                 self._last_problem = ""
             except FedMedError as error:
                 self._stuck(str(error), error.hint)

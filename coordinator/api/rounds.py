@@ -33,7 +33,14 @@ def get_current(call: Signed) -> Response:
         upload.hospital == call.member.hospital and upload.state == "accepted"
         for upload in store.uploads.of_round(row.number)
     )
-    return answer(CurrentRound(round=row.number, state=row.state.value, delivered=delivered))
+    return answer(
+        CurrentRound(
+            round=row.number,
+            state=row.state.value,
+            delivered=delivered,
+            extension=row.extended.number if row.extended else 0,
+        )
+    )
 
 
 @router.get("/rounds/{number}")
@@ -46,6 +53,15 @@ def get_round(number: Number, call: Signed) -> Response:
     response = answer(document)
     response.headers["ETag"] = etag
     return response
+
+
+@router.get("/rounds/{number}/extension")
+def get_extension(number: Number, call: Signed) -> Response:
+    """The newest signed extension of a round, whose deadline holds instead of the descriptor's."""
+    row = _existing(call, number)
+    if row.extension is None:
+        raise NoSuchRound(f"Round {number} was not extended.")
+    return answer(row.extension)
 
 
 @router.get("/rounds/{number}/record")

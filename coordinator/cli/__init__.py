@@ -23,7 +23,7 @@ COMMANDS = {
     "invite": "Write an invite file for one hospital.",
     "approve": "Sign an enrolled hospital into the roster.",
     "revoke": "Sign a hospital out of the roster, effective at once.",
-    "round": "Open or close a round.",
+    "round": "Open, extend or close a round; plan several.",
     "status": "Show the round, the hospitals and the best adapter.",
     "migrate": "Bring the database to this version's schema.",
     "paths": "Print where everything lies on disk.",

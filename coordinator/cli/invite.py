@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from coordinator.clock import utc
 from coordinator.paths import Paths
 from federation.terminal import emit, json_option
 
@@ -45,10 +45,9 @@ def command(paths: Paths, hospital: str, out: Path | None, valid_hours: int, as_
     )
     file = (out or Path(f"{hospital}.invite.json")).absolute()
     write_atomically(file, invite.to_json(), mode=0o600)
-    until = datetime.fromtimestamp(invite.expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
     emit(
         {"hospital": hospital, "file": str(file), "expires": invite.expires},
-        f"Invite for {hospital}: {file}, valid until {until}, for one use.\n"
+        f"Invite for {hospital}: {file}, valid until {utc(invite.expires)}, for one use.\n"
         "Hand it over in confidence. There: appliance enrol "
         f"{file.name}\nThen here: coordinator approve {hospital}",
         as_json=as_json,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from sqlalchemy import delete, func, insert, select, update
 
-from coordinator.clock import Clock
+from coordinator.clock import Clock, utc
 from coordinator.store.database import Database
 from coordinator.store.log import Log
 from coordinator.store.tables import candidates, invites, nonces, rosters
@@ -97,9 +96,8 @@ class Members:
         """Remember an invite."""
         with self._database.write() as connection:
             connection.execute(insert(invites).values(**vars(row)))
-            until = datetime.fromtimestamp(row.expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
             self._log.append(
-                connection, kind="invite", hospital=row.hospital, detail=f"until {until}"
+                connection, kind="invite", hospital=row.hospital, detail=f"until {utc(row.expires)}"
             )
 
     def invite(self, token_sha256: str) -> InviteRow | None:

@@ -43,7 +43,7 @@ class Plans:
         if found is None:
             return None
         values = dict(found._mapping)
-        settings = RoundSection.model_validate_json(values.pop("settings"))
+        settings = RoundSection.model_validate_json(values.pop("settings"), strict=False)
         return Plan(settings=settings, **values)
 
     def end(self, plan: Plan, reason: str) -> bool:

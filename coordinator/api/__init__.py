@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
 
-from coordinator.api import adapters, enrolments, health, problems, rounds, uploads
+from coordinator.api import adapters, enrolments, health, log, problems, rounds, uploads
 from coordinator.context import Coordinator
 from coordinator.limits import Limits
 
@@ -29,6 +29,6 @@ def create_app(coordinator: Coordinator, lifespan: Lifespan | None = None) -> Fa
     app.state.limits = Limits(coordinator.limits)
     app.state.background = None
     problems.install(app)
-    for module in (enrolments, rounds, uploads, adapters, health):
+    for module in (enrolments, rounds, uploads, adapters, log, health):
         app.include_router(module.router)
     return app

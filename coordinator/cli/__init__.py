@@ -26,6 +26,7 @@ COMMANDS = {
     "round": "Open, extend or close a round; plan several.",
     "status": "Show the round, the hospitals and the best adapter.",
     "migrate": "Bring the database to this version's schema.",
+    "audit": "Export or verify the audit log.",
     "paths": "Print where everything lies on disk.",
 }
 

@@ -85,19 +85,20 @@ class Log:
         with self._database.read() as connection:
             return list(connection.scalars(query))
 
-    def nodes(self, level: int, start: int, end: int) -> list[bytes]:
-        """The stored hashes of one level, from position ``start`` to before ``end``."""
-        query = (
-            select(log_nodes.c.hash)
-            .where(
-                log_nodes.c.level == level,
-                log_nodes.c.position >= start,
-                log_nodes.c.position < end,
-            )
-            .order_by(log_nodes.c.position)
-        )
+    def nodes(self, start: int, end: int) -> dict[tuple[int, int], bytes]:
+        """The stored hashes that the entries from ``start`` to before ``end`` completed."""
         with self._database.read() as connection:
-            return list(connection.scalars(query))
+            return {
+                (level, row.position): bytes(row.hash)
+                for level in range(end.bit_length())
+                for row in connection.execute(
+                    select(log_nodes.c.position, log_nodes.c.hash).where(
+                        log_nodes.c.level == level,
+                        log_nodes.c.position >= start >> level,
+                        log_nodes.c.position < end >> level,
+                    )
+                )
+            }
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """The proof that the first ``size`` entries hold number ``index``."""
@@ -116,10 +117,10 @@ class Log:
         return SignedDocument.model_validate_json(text) if text else None
 
     def keep_checkpoint(self, size: int, document: SignedDocument) -> None:
-        """Remember a signed checkpoint in place of a smaller one."""
+        """Remember a signed checkpoint in place of one of no more entries."""
         with self._database.write() as connection:
             kept = connection.scalar(select(func.max(checkpoints.c.size)))
-            if kept is None or kept < size:
+            if kept is None or kept <= size:
                 connection.execute(delete(checkpoints))
                 connection.execute(
                     insert(checkpoints).values(size=size, document=document.to_json().decode())

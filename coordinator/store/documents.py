@@ -1,0 +1,38 @@
+"""The signed documents that the database keeps, by the digest of the text that is there now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from coordinator.store.database import Database
+from coordinator.store.tables import rosters, rounds, uploads
+from federation.signing import SignedDocument
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a document is, in words, and the digest of its signed text."""
+
+    name: str
+    sha256: str
+
+
+def stored_documents(database: Database) -> list[Document]:
+    """Every roster, descriptor, receipt and record, and of extensions the newest."""
+    kept = (
+        ("roster, version", rosters.c.version, rosters.c.document),
+        ("descriptor of round", rounds.c.number, rounds.c.descriptor),
+        ("extension of round", rounds.c.number, rounds.c.extension),
+        ("record of round", rounds.c.number, rounds.c.record),
+        ("receipt of upload", uploads.c.upload_id, uploads.c.receipt),
+    )
+    with database.read() as connection:
+        return [
+            Document(f"{what} {number}", SignedDocument.model_validate_json(document).body_sha256)
+            for what, key, column in kept
+            for number, document in connection.execute(
+                select(key, column).where(column.is_not(None)).order_by(key)
+            )
+        ]

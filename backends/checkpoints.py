@@ -64,16 +64,14 @@ class _Damaged(Exception):
     """Why a file is not a checkpoint."""
 
 
-def job_identity(
-    job: TrainJob, plan: CheckpointPlan, *, engine: str, quantisation: str, parent: str
-) -> dict[str, str]:
+def job_identity(job: TrainJob, *, engine: str, quantisation: str, parent: str) -> dict[str, str]:
     """What has to be equal for a checkpoint to be used, by what a person calls it.
 
     ``engine`` is name, version and device; ``parent`` a digest of the adapter that training
     starts from and of its schema.
     """
     return {
-        "base model": plan.base_sha256,
+        "base model": "" if job.checkpoints is None else job.checkpoints.base_sha256,
         "parent adapter": parent,
         "examples": _examples_digest(job),
         "recipe": job.recipe.digest(),
@@ -179,8 +177,7 @@ def _digest(text: str, tensors: Mapping[str, np.ndarray]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{tensor.shape}\0".encode())
-        flat: np.ndarray = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
-        digest.update(flat)
+        digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from backends.base import Quantisation
+from backends.base import Example, ForwardPlan, Quantisation
 from federation.adapter import AdapterSchema
 from federation.base_model import BaseModelCard
 from federation.recipe import TrainingRecipe
@@ -38,6 +40,29 @@ def peak_resident_bytes() -> int:
         return 0
     # In bytes on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def lowered(
+    plan: ForwardPlan, examples: Sequence[Example], passes: Sequence[Sequence[int]]
+) -> ForwardPlan | None:
+    """What to try when a step, cut into these ``passes``, did not fit into memory; None: nothing.
+
+    Half the padded tokens of its widest pass; where each pass has one example, recomputation.
+    """
+    widest = max(len(p) * max(len(examples[i].tokens) for i in p) for p in passes)
+    if any(len(indices) > 1 for indices in passes):
+        return replace(plan, tokens=widest // 2)
+    return None if plan.recompute else replace(plan, recompute=True)
+
+
+def tightest(one: ForwardPlan, other: ForwardPlan) -> ForwardPlan:
+    """The plan that needs no more memory than either."""
+    rows = [plan.rows for plan in (one, other) if plan.rows is not None]
+    return ForwardPlan(
+        tokens=min(one.tokens, other.tokens),
+        rows=min(rows, default=None),
+        recompute=one.recompute or other.recompute,
+    )
 
 
 def estimate(

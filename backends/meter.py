@@ -26,6 +26,11 @@ class Meter:
         self._before = (0, 0, 0.0)
 
     @property
+    def steps(self) -> int:
+        """How many steps are done."""
+        return len(self._losses)
+
+    @property
     def losses(self) -> tuple[float, ...]:
         """The mean loss of each step so far, in nats a completion token."""
         return tuple(self._losses)

@@ -33,6 +33,11 @@ def _native_bf16() -> bool:
     return any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def threads_asked_for(threads: int | None) -> bool:
+    """Whether a person decided on the number of threads, by configuration or environment."""
+    return threads is not None or "OMP_NUM_THREADS" in os.environ
+
+
 def use_threads(threads: int | None) -> int:
     """Set torch's compute threads; without a number, as many as the machine has free.
 

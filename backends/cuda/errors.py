@@ -7,24 +7,20 @@ from contextlib import contextmanager
 
 import torch
 
-from federation.errors import BackendError
+from federation.errors import OutOfMemory
 
 _MEMORY_WORDS = ("can't allocate memory", "out of memory", "Cannot allocate memory")
 
 
 @contextmanager
 def memory_errors(doing: str) -> Iterator[None]:
-    """Turn "out of memory" of any device, met while ``doing``, into BackendError."""
+    """Turn "out of memory" of any device, met while ``doing``, into OutOfMemory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-        raise BackendError(
-            f"Out of memory while {doing}.",
-            hint="Lower batch_size and raise accumulation to match, lower max_length, hold the "
-            "base as nf4, or close other programs.",
-        ) from error
+        raise OutOfMemory(f"Out of memory while {doing}.") from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:

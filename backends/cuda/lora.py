@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 
+from backends.module_names import torch_path
 from federation.adapter import AdapterSchema, Factors, tensor_name
 from federation.errors import AdapterError
 
@@ -29,20 +30,21 @@ class Lora:
             r=schema.rank,
             lora_alpha=schema.alpha,
             lora_dropout=dropout,
-            target_modules=[module.path for module in schema.modules],
+            target_modules=[torch_path(module.path) for module in schema.modules],
             bias="none",
         )
         with warnings.catch_warnings():
             # About the names of each other's methods, between peft and transformers.
             warnings.simplefilter("ignore", FutureWarning)
             self._peft = get_peft_model(model, config, adapter_name=_NAME)
-        layers = {module.path: model.get_submodule(module.path) for module in schema.modules}
+        layers = {m.path: model.get_submodule(torch_path(m.path)) for m in schema.modules}
         self._dropouts = [layer.lora_dropout[_NAME] for layer in layers.values()]
         parameters: dict[str, torch.nn.Parameter] = {}
         for path, layer in layers.items():
             parameters[tensor_name(path, "A")] = layer.lora_A[_NAME].weight
             parameters[tensor_name(path, "B")] = layer.lora_B[_NAME].weight
         self._parameters = dict(sorted(parameters.items()))
+        self.device = next(iter(self._parameters.values())).device
         self.stop_training()
 
     def fill(self, tensors: Mapping[str, np.ndarray]) -> None:
@@ -56,6 +58,10 @@ class Lora:
         return {
             name: self._parameters[name].detach().to("cpu").numpy() for name in self.schema.shapes()
         }
+
+    def live(self) -> dict[str, torch.nn.Parameter]:
+        """The factors that learn at present, by canonical name."""
+        return {n: p for n, p in self._parameters.items() if p.requires_grad}
 
     def start_training(self, factors: Factors) -> list[torch.nn.Parameter]:
         """Let only these factors learn, with dropout on; returns them."""
@@ -82,7 +88,7 @@ class Lora:
 def _check_modules(model: torch.nn.Module, schema: AdapterSchema) -> None:
     found = dict(model.named_modules())
     for module in schema.modules:
-        layer = found.get(module.path)
+        layer = found.get(torch_path(module.path))
         shape = (getattr(layer, "out_features", None), getattr(layer, "in_features", None))
         if shape != (module.outputs, module.inputs):
             raise AdapterError(

@@ -23,6 +23,7 @@ from backends.base import (
     TrainResult,
 )
 from backends.batches import check_examples
+from backends.checkpoints import job_identity
 from backends.conversations import Conversations
 from backends.cuda.allocator import release_memory
 from backends.cuda.device import use_threads
@@ -45,11 +46,12 @@ class TorchModel:
         *,
         quantisation: Quantisation,
         threads: int,
+        keep_threads: bool,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._quantisation: Quantisation = quantisation
-        self._threads = threads
+        self._threads, self._keep_threads = threads, keep_threads
         self._lora: Lora | None = None
         self._conversations = Conversations(lambda: Conversation(model))
         self._adapter, self._changes = "", 0
@@ -95,8 +97,11 @@ class TorchModel:
         # They would be of no use to the adapter as it becomes, and training needs the memory.
         self._conversations.forget()
         self._becomes(f"trained {secrets.token_hex()}")
+        identity = self._identity(job, lora) if job.checkpoints is not None else {}
         try:
-            return train(self._model, lora, job, progress)
+            return train(
+                self._model, lora, job, progress, identity, keep_threads=self._keep_threads
+            )
         finally:
             release_memory()
 
@@ -143,6 +148,14 @@ class TorchModel:
         config = self._model.config.get_text_config()
         context = getattr(config, "max_position_embeddings", 1 << 30)
         return Answer(self._tokenizer, self._tokenizer.prompt(messages), options, context=context)
+
+    def _identity(self, job: TrainJob, lora: Lora) -> dict[str, str]:
+        return job_identity(
+            job,
+            engine=f"{self.engine} on {self._model.device.type}, {self._model.dtype}",
+            quantisation=self._quantisation,
+            parent=fingerprint(lora.tensors(), lora.schema),
+        )
 
     def _active(self) -> Lora:
         if self._lora is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -156,33 +157,34 @@ def test_a_disk_that_takes_no_more_costs_the_checkpoint_only(tmp_path: Path) -> 
 
 
 EXAMPLES = [Example((1, 2, 3), 1), Example((4, 5), 1)]
-BASE = TrainJob(EXAMPLES, TrainingRecipe())
 PLAN = CheckpointPlan(Path("x"), "0" * 64)
+JOB_OF_ALL = TrainJob(EXAMPLES, TrainingRecipe(), checkpoints=PLAN)
+ENGINE = {"engine": "torch", "quantisation": "none", "parent": "p"}
 
 
-def identity(job: TrainJob, plan: CheckpointPlan = PLAN, **changes: str) -> dict[str, str]:
-    rest = {"engine": "torch", "quantisation": "none", "parent": "p"} | changes
-    return job_identity(job, plan, **rest)
+def other_examples(*examples: Example) -> TrainJob:
+    return replace(JOB_OF_ALL, examples=examples)
 
 
 @pytest.mark.parametrize(
-    ("name", "other"),
+    ("name", "job", "engine"),
     [
-        ("examples", identity(TrainJob(EXAMPLES[::-1], TrainingRecipe()))),
-        ("examples", identity(TrainJob([Example((1, 2, 3), 2), EXAMPLES[1]], TrainingRecipe()))),
-        ("examples", identity(TrainJob([Example((1, 2), 1), Example((3, 4, 5), 1)], BASE.recipe))),
-        ("recipe", identity(TrainJob(EXAMPLES, TrainingRecipe(seed=8)))),
-        ("factors", identity(TrainJob(EXAMPLES, TrainingRecipe(), factors="A"))),
-        ("start in the data", identity(TrainJob(EXAMPLES, TrainingRecipe(), start_step=1))),
-        ("base model", identity(BASE, CheckpointPlan(Path("x"), "1" * 64))),
-        ("engine", identity(BASE, engine="mlx")),
-        ("quantisation", identity(BASE, quantisation="nf4")),
-        ("parent adapter", identity(BASE, parent="q")),
+        ("examples", other_examples(*EXAMPLES[::-1]), {}),
+        ("examples", other_examples(Example((1, 2, 3), 2), EXAMPLES[1]), {}),
+        ("examples", other_examples(Example((1, 2), 1), Example((3, 4, 5), 1)), {}),
+        ("recipe", replace(JOB_OF_ALL, recipe=TrainingRecipe(seed=8)), {}),
+        ("factors", replace(JOB_OF_ALL, factors="A"), {}),
+        ("start in the data", replace(JOB_OF_ALL, start_step=1), {}),
+        ("base model", replace(JOB_OF_ALL, checkpoints=replace(PLAN, base_sha256="1" * 64)), {}),
+        ("engine", JOB_OF_ALL, {"engine": "mlx"}),
+        ("quantisation", JOB_OF_ALL, {"quantisation": "nf4"}),
+        ("parent adapter", JOB_OF_ALL, {"parent": "q"}),
     ],
 )
 def test_whatever_decides_the_result_is_part_of_the_identity(
-    name: str, other: dict[str, str]
+    name: str, job: TrainJob, engine: dict[str, str]
 ) -> None:
-    same = identity(TrainJob(list(EXAMPLES), TrainingRecipe(), forward=ForwardPlan(99)))
-    assert same == identity(BASE)
-    assert [field for field, value in same.items() if other[field] != value] == [name]
+    same = replace(JOB_OF_ALL, examples=list(EXAMPLES), forward=ForwardPlan(99))
+    first, other = job_identity(same, **ENGINE), job_identity(job, **{**ENGINE, **engine})
+    assert first == job_identity(JOB_OF_ALL, **ENGINE)
+    assert [field for field, value in first.items() if other[field] != value] == [name]

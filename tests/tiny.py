@@ -11,7 +11,7 @@ import math
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -20,7 +20,8 @@ from federation.base_model import write_card
 from federation.files import atomic_writer
 from federation.tensors import DTYPES, write_tensors
 
-Architecture = Literal["llama", "mistral", "qwen2"]
+Architecture = Literal["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi", "phi3"]
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 
 WIDTH, HEADS, KEY_VALUE_HEADS, INNER, LAYERS = 64, 4, 2, 128, 2
 VOCABULARY = 512
@@ -49,7 +50,44 @@ _ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
     "llama": ("LlamaForCausalLM", {"mlp_bias": False, "attention_bias": False}),
     "mistral": ("MistralForCausalLM", {"sliding_window": None}),
     "qwen2": ("Qwen2ForCausalLM", {"use_sliding_window": False}),
+    "qwen3": ("Qwen3ForCausalLM", {"use_sliding_window": False}),
+    "gemma2": (
+        "Gemma2ForCausalLM",
+        {
+            "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": 16,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": 6.0,
+            "sliding_window": 1024,
+        },
+    ),
+    # As transformers 5 writes it; a window shorter than most examples.
+    "gemma3_text": (
+        "Gemma3ForCausalLM",
+        {
+            "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 24,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+                "full_attention": {"rope_type": "default", "rope_theta": 500000.0},
+            },
+        },
+    ),
+    "phi": (
+        "PhiForCausalLM",
+        {
+            "hidden_act": "gelu_new",
+            "layer_norm_eps": 1e-5,
+            "partial_rotary_factor": 0.5,
+            "resid_pdrop": 0.0,
+        },
+    ),
+    "phi3": ("Phi3ForCausalLM", {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "sliding_window": None}),
 }
+_GEMMA = ("gemma2", "gemma3_text")
+_NORMED_QUERIES = ("qwen3", "gemma3_text")
 
 
 def build_tiny_model(
@@ -59,6 +97,7 @@ def build_tiny_model(
     dtype: Literal["F32", "BF16"] = "F32",
     seed: int = 0,
     chat_template: bool = True,
+    tied: bool = False,
 ) -> Path:
     """Write the model, its tokenizer and its ``BaseModelCard`` into ``folder``; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +109,8 @@ def build_tiny_model(
         "eos_token_id": turn_end,
         "pad_token_id": tokenizer.token_to_id(END_OF_TEXT),
     }
-    _write_json(folder / "config.json", _config(architecture, dtype) | ids)
+    config = _config(architecture, dtype) | ids | {"tie_word_embeddings": tied}
+    _write_json(folder / "config.json", config)
     _write_json(folder / "generation_config.json", ids)
     names = {"bos_token": TURN, "eos_token": END_OF_TURN, "pad_token": END_OF_TEXT}
     _write_json(
@@ -79,8 +119,14 @@ def build_tiny_model(
     )
     if chat_template:
         (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-    shapes = _shapes(architecture)
-    weights = ((name, _weight(name, shapes[name], seed)) for name in sorted(shapes))
+    shapes = {
+        name: shape
+        for name, shape in _shapes(architecture).items()
+        if not (tied and name.startswith("lm_head."))
+    }
+    weights = (
+        (name, _weight(name, shapes[name], seed, architecture, tied)) for name in sorted(shapes)
+    )
     with atomic_writer(folder / "model.safetensors") as file:
         write_tensors(file, shapes, weights, DTYPES[dtype])
     write_card(folder, f"tiny-{architecture}")
@@ -88,12 +134,16 @@ def build_tiny_model(
 
 
 @cache
-def tiny_model(architecture: Architecture = "llama", dtype: Literal["F32", "BF16"] = "F32") -> Path:
+def tiny_model(
+    architecture: Architecture = "llama",
+    dtype: Literal["F32", "BF16"] = "F32",
+    *,
+    tied: bool = False,
+) -> Path:
     """The folder of a tiny model, built once a process. Tests must not write into it."""
+    name = f"{architecture}-{dtype.lower()}{'-tied' if tied else ''}"
     return build_tiny_model(
-        Path(_session_folder().name) / f"{architecture}-{dtype.lower()}",
-        architecture=architecture,
-        dtype=dtype,
+        Path(_session_folder().name) / name, architecture=architecture, dtype=dtype, tied=tied
     )
 
 
@@ -133,50 +183,88 @@ def _config(architecture: Architecture, dtype: str) -> dict[str, object]:
         "max_position_embeddings": 1024,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
-        "tie_word_embeddings": False,
         "attention_dropout": 0.0,
         "dtype": {"F32": "float32", "BF16": "bfloat16"}[dtype],
         **extra,
     }
 
 
-def _shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+def _linears(architecture: Architecture) -> dict[str, tuple[int, int]]:
     narrow = WIDTH // HEADS * KEY_VALUE_HEADS
-    linears = {
+    attention = {
         "self_attn.q_proj": (WIDTH, WIDTH),
         "self_attn.k_proj": (narrow, WIDTH),
         "self_attn.v_proj": (narrow, WIDTH),
+    }
+    if architecture == "phi3":
+        return {
+            "self_attn.qkv_proj": (WIDTH + 2 * narrow, WIDTH),
+            "self_attn.o_proj": (WIDTH, WIDTH),
+            "mlp.gate_up_proj": (2 * INNER, WIDTH),
+            "mlp.down_proj": (WIDTH, INNER),
+        }
+    if architecture == "phi":
+        rest = {
+            "self_attn.dense": (WIDTH, WIDTH),
+            "mlp.fc1": (INNER, WIDTH),
+            "mlp.fc2": (WIDTH, INNER),
+        }
+        return attention | rest
+    return {
+        **attention,
         "self_attn.o_proj": (WIDTH, WIDTH),
         "mlp.gate_proj": (INNER, WIDTH),
         "mlp.up_proj": (INNER, WIDTH),
         "mlp.down_proj": (WIDTH, INNER),
     }
+
+
+def _vectors(architecture: Architecture) -> dict[str, int]:
+    """Length of each norm and bias of a layer."""
+    linears = _linears(architecture)
+    found = {"input_layernorm.weight": WIDTH}
+    if architecture == "phi":
+        found |= {f"{path}.bias": rows for path, (rows, _) in linears.items()}
+        return found | {"input_layernorm.bias": WIDTH}
+    found["post_attention_layernorm.weight"] = WIDTH
+    if architecture == "qwen2":
+        biased = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+        found |= {f"{path}.bias": linears[path][0] for path in biased}
+    if architecture in _NORMED_QUERIES:
+        found |= {f"self_attn.{x}_norm.weight": WIDTH // HEADS for x in "qk"}
+    if architecture in _GEMMA:
+        found |= {f"{x}_feedforward_layernorm.weight": WIDTH for x in ("pre", "post")}
+    return found
+
+
+def _shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    last_norm = "final_layernorm" if architecture == "phi" else "norm"
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (VOCABULARY, WIDTH),
-        "model.norm.weight": (WIDTH,),
+        f"model.{last_norm}.weight": (WIDTH,),
         "lm_head.weight": (VOCABULARY, WIDTH),
     }
+    if architecture == "phi":
+        shapes |= {"model.final_layernorm.bias": (WIDTH,), "lm_head.bias": (VOCABULARY,)}
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}."
-        shapes |= {f"{prefix}{path}.weight": shape for path, shape in linears.items()}
-        shapes[f"{prefix}input_layernorm.weight"] = (WIDTH,)
-        shapes[f"{prefix}post_attention_layernorm.weight"] = (WIDTH,)
-        if architecture == "qwen2":
-            for path in ("q_proj", "k_proj", "v_proj"):
-                rows = linears[f"self_attn.{path}"][0]
-                shapes[f"{prefix}self_attn.{path}.bias"] = (rows,)
+        shapes |= {f"{prefix}{p}.weight": shape for p, shape in _linears(architecture).items()}
+        shapes |= {f"{prefix}{name}": (n,) for name, n in _vectors(architecture).items()}
     return shapes
 
 
-def _weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def _weight(
+    name: str, shape: tuple[int, ...], seed: int, architecture: Architecture, tied: bool
+) -> np.ndarray:
     if name.endswith("norm.weight"):
-        return np.ones(shape, dtype=np.float32)
+        # Gemma adds 1 to what is stored.
+        stored = 0.0 if architecture in _GEMMA else 1.0
+        return np.full(shape, stored, dtype=np.float32)
     # A stream a tensor: the weights of one layer do not depend on which others exist.
     stream = np.random.Generator(np.random.PCG64([seed, *name.encode()]))
     # The head is wide so that the likeliest token is clearly ahead of the next.
-    scale = {"lm_head.weight": 3.0, "model.embed_tokens.weight": math.sqrt(shape[-1])}.get(
-        name, 1.0
-    )
+    wide = {"lm_head.weight": 3.0, "model.embed_tokens.weight": 3.0 if tied else math.sqrt(WIDTH)}
+    scale = wide.get(name, 1.0)
     return (stream.standard_normal(shape) * scale / math.sqrt(shape[-1])).astype(np.float32)
 
 

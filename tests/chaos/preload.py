@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import pytest  # noqa: F401  a forked child looks at its parent's main module again
-import tensorboardX  # noqa: F401
-import tokenizers  # noqa: F401
-import torch
-import transformers.models.llama.modeling_llama  # noqa: F401
+import gc
+import importlib
 
-import appliance.cli
-import appliance.enrolment
-import appliance.rounds.participation
-import appliance.rounds.sync
-import backends.cuda.model
-import backends.cuda.training
-import coordinator.cli
-import coordinator.closing
-import coordinator.enrolment
-import coordinator.home
-import coordinator.opening
-import coordinator.server  # noqa: F401
+_SLOW = (
+    # A forked child looks at its parent's main module again, which may be pytest.
+    "pytest",
+    "tensorboardX",
+    "transformers.models.llama.modeling_llama",
+    "appliance.enrolment",
+    "appliance.rounds.participation",
+    "appliance.rounds.sync",
+    "backends.cuda.loading",
+    "backends.cuda.model",
+    "coordinator.closing",
+    "coordinator.enrolment",
+    "coordinator.home",
+    "coordinator.opening",
+    "coordinator.server",
+)
 
-torch.set_num_threads(1)
+for _name in _SLOW:
+    importlib.import_module(_name)
+# Collected in each child, all of this would be copied there page by page.
+gc.collect()
+gc.freeze()

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.context import Coordinator
-from coordinator.rounds import State
+from coordinator.facts import facts_of, last_heard
+from coordinator.forecast import SILENT_AFTER_SECONDS, Ahead, after_the_round, forecast, span
+from coordinator.planning import current
+from coordinator.rounds import FINAL, State
 from coordinator.store.reports import Evaluation, Heartbeat
+from coordinator.store.rounds import RoundRow
 from federation.messages import Roster
-
-SILENT_AFTER_SECONDS = 180
-"""Without a heartbeat for this long a hospital that has not delivered counts as silent."""
 
 
 @dataclass(frozen=True)
 class HospitalStatus:
-    """One hospital's part in the newest round; ``seconds_ago`` is when it was last heard of."""
+    """One hospital's part in the newest round; ``seconds_ago`` is when it last showed life."""
 
     hospital: str
     state: str
@@ -26,12 +27,19 @@ class HospitalStatus:
     of: int | None = None
     seconds_ago: int | None = None
 
+    @property
+    def ago(self) -> str:
+        """How long ago that was, for people."""
+        return span(self.seconds_ago or 0)
+
     def text(self) -> str:
         """One phrase for people."""
-        if self.phase is None or self.state == "delivered":
+        if self.state not in ("working", "silent", "refused") or self.seconds_ago is None:
             return self.state
+        if self.phase is None:
+            return f"{self.state}, last heard of {self.ago} ago"
         place = f"{self.phase} step {self.step} of {self.of}" if self.of else self.phase
-        heard = f"{place} ({self.seconds_ago} s ago)"
+        heard = f"{place} ({self.ago} ago)"
         return heard if self.state == "working" else f"{self.state}, last {heard}"
 
 
@@ -48,7 +56,8 @@ class RoundLoss:
 class Status:
     """The newest round, its hospitals, and the losses of all published adapters.
 
-    ``adapter_sha256`` is the global adapter's; ``deadline`` is that of an open round.
+    ``adapter_sha256`` is the global adapter's; ``deadline`` is that of an open round. ``ahead`` is
+    what comes next, None where that is up to the administrator.
     """
 
     federation: str
@@ -62,6 +71,7 @@ class Status:
     adapter_sha256: str | None = None
     losses: tuple[RoundLoss, ...] = ()
     best_round: int | None = None
+    ahead: Ahead | None = None
 
 
 def federation_status(coordinator: Coordinator) -> Status:
@@ -79,12 +89,26 @@ def federation_status(coordinator: Coordinator) -> Status:
         round=newest.number,
         state=newest.state.value,
         reason=newest.reason,
-        deadline=descriptor.deadline if newest.state is State.OPEN else None,
+        deadline=newest.deadline if newest.state is State.OPEN else None,
         quorum=descriptor.quorum,
         aggregator=descriptor.aggregator,
         adapter_sha256=published.adapter_sha256 if published else None,
         losses=losses,
         best_round=best.round if best else None,
+        ahead=_ahead(coordinator, newest),
+    )
+
+
+def _ahead(coordinator: Coordinator, row: RoundRow) -> Ahead | None:
+    if row.state in FINAL:
+        plan = current(coordinator)
+        return after_the_round(*plan) if plan else None
+    descriptor = row.descriptor
+    return forecast(
+        facts_of(coordinator, row),
+        descriptor.extension_minutes,
+        descriptor.opened_at,
+        coordinator.clock(),
     )
 
 
@@ -119,25 +143,36 @@ def _hospitals(coordinator: Coordinator, number: int) -> tuple[HospitalStatus, .
     delivered = {u.hospital for u in uploads if u.state == "accepted"}
     refused = {u.hospital for u in uploads if u.state == "refused"}
     beats = coordinator.store.reports.heartbeats(number)
+    heard = last_heard(coordinator, number, uploads)
+    now = coordinator.clock()
     rows = [
-        _member(m.hospital, delivered, refused, beats.get(m.hospital), coordinator.clock())
+        _member(m.hospital, delivered, refused, beats.get(m.hospital), heard.get(m.hospital), now)
         for m in roster.members
     ]
     return (*rows, *_waiting(coordinator, roster))
 
 
 def _member(
-    hospital: str, delivered: set[str], refused: set[str], beat: Heartbeat | None, now: int
+    hospital: str,
+    delivered: set[str],
+    refused: set[str],
+    beat: Heartbeat | None,
+    heard: int | None,
+    now: int,
 ) -> HospitalStatus:
+    ago = None if heard is None else now - heard
     if hospital in delivered:
         state = "delivered"
+    # The sending of an update that was refused is no sign of work.
     elif beat is not None and now - beat.at <= SILENT_AFTER_SECONDS:
         state = "working"
+    elif hospital in refused:
+        state = "refused"
     else:
-        state = "refused" if hospital in refused else "silent"
+        state = "silent" if ago is None or ago > SILENT_AFTER_SECONDS else "working"
     if beat is None:
-        return HospitalStatus(hospital, state)
-    return HospitalStatus(hospital, state, beat.phase, beat.step, beat.of, now - beat.at)
+        return HospitalStatus(hospital, state, seconds_ago=ago)
+    return HospitalStatus(hospital, state, beat.phase, beat.step, beat.of, ago)
 
 
 def _waiting(coordinator: Coordinator, roster: Roster) -> list[HospitalStatus]:

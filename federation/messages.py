@@ -356,15 +356,11 @@ class EvaluationReport(Message):
 
 
 class CurrentRound(Message):
-    """The newest round's number and state; 0 when none was ever opened.
-
-    ``extension`` is the number of its newest ``RoundExtension``, 0 without one.
-    """
+    """The newest round's number and state; 0 when none was ever opened."""
 
     round: int = Field(ge=0, le=1_000_000)
     state: Literal["none", "open", "closed", "aggregated", "published", "aborted"]
     delivered: bool
-    extension: int = Field(0, ge=0, le=1_000_000)
 
 
 class Problem(Message):

@@ -33,14 +33,7 @@ def get_current(call: Signed) -> Response:
         upload.hospital == call.member.hospital and upload.state == "accepted"
         for upload in store.uploads.of_round(row.number)
     )
-    return answer(
-        CurrentRound(
-            round=row.number,
-            state=row.state.value,
-            delivered=delivered,
-            extension=row.extended.number if row.extended else 0,
-        )
-    )
+    return answer(CurrentRound(round=row.number, state=row.state.value, delivered=delivered))
 
 
 @router.get("/rounds/{number}")

@@ -40,7 +40,6 @@ def test_a_round_without_quorum_is_extended_as_often_as_its_descriptor_says(worl
         assert found.deadline == world.clock.now + 30 * 60
         assert found.descriptor_sha256 == row.document.body_sha256
         assert found.reason == "quorum not met at the deadline: 1 of 2 needed updates"
-        assert h02.current().extension == number
     world.clock.now += 30 * 60
     assert world.advance(1).state is State.ABORTED
     assert h01.record(1).adapter_sha256 == row.descriptor.parent_adapter_sha256

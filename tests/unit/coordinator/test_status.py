@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Iterator
 
 import pytest
+from rich.console import Console
 
+from coordinator.cli.status import changes, table
 from coordinator.rounds import State
-from coordinator.status import federation_status
+from coordinator.status import Status, federation_status
 from federation.messages import EvaluationReport, ProgressReport
 from tests.unit.coordinator.hospital import JSON, Hospital, problem
 from tests.unit.coordinator.world import World
@@ -35,14 +39,14 @@ def test_each_hospital_is_shown_with_what_it_does(world: World) -> None:
     status = federation_status(world.coordinator)
     assert (status.round, status.state, status.quorum) == (1, "open", 2)
     assert {h.hospital: h.text() for h in status.hospitals} == {
-        "h01": "training step 4 of 12 (60 s ago)",
+        "h01": "training step 4 of 12 (1 min ago)",
         "h02": "delivered",
         "h03": "silent",
         "h04": "waiting for approval",
     }
     world.clock.now += 121
     status = federation_status(world.coordinator)
-    assert status.hospitals[0].text() == "silent, last training step 4 of 12 (181 s ago)"
+    assert status.hospitals[0].text() == "silent, last training step 4 of 12 (3 min ago)"
 
 
 def test_heartbeats_belong_to_an_open_round(world: World) -> None:
@@ -114,3 +118,88 @@ def test_absurd_evaluations_are_refused_and_the_status_stays(
 def test_a_new_federation_has_no_round(world: World) -> None:
     status = federation_status(world.coordinator)
     assert (status.round, status.state, status.hospitals) == (0, "none", ())
+
+
+def ahead(world: World) -> str:
+    found = federation_status(world.coordinator).ahead
+    assert found is not None
+    return found.text
+
+
+def test_what_comes_next_is_said_with_when_and_without_whom(world: World) -> None:
+    h01, h02, h03 = (world.member(name) for name in ("h01", "h02", "h03"))
+    world.open(deadline_minutes=240, grace_minutes=15, extensions=1, extension_minutes=30)
+    assert ahead(world) == (
+        "needs 2 more updates, waits for h01, h02, h03; "
+        "otherwise extended by 30 min in 4 h (1 times more)"
+    )
+    h01.upload(h01.seal(1))
+    world.clock.now += 3600
+    beat(h03, 3)
+    h02.upload(h02.seal(1))
+    assert ahead(world) == "quorum met; waits for h03, at the latest 3 h more"
+    world.clock.now += 11 * 60
+    assert ahead(world) == "closes in 4 min without h03, silent for 11 min"
+    world.clock.now += 5 * 60
+    assert ahead(world) == "closes any moment without h03, silent for 16 min"
+    world.advance(1)
+    assert federation_status(world.coordinator).ahead is None
+
+
+def test_a_round_short_of_quorum_says_when_it_is_aborted(world: World) -> None:
+    h01, _ = world.member("h01"), world.member("h02")
+    world.open(deadline_minutes=90)
+    h01.upload(h01.seal(1))
+    assert (
+        ahead(world) == "needs 1 more update, waits for h02; otherwise it is aborted in 1 h 30 min"
+    )
+
+
+def test_a_part_of_an_update_is_a_sign_of_life(world: World) -> None:
+    h01, _ = world.member("h01"), world.member("h02")
+    world.open()
+    world.clock.now += 1000
+    update = h01.seal(1)
+    h01.announce(update)
+    h01.part(update, 0, update.body[:10])
+    world.clock.now += 7
+    status = federation_status(world.coordinator)
+    assert [h.text() for h in status.hospitals] == ["working, last heard of 7 s ago", "silent"]
+
+
+def test_watching_tells_each_change_once(world: World) -> None:
+    h01, h02 = world.member("h01"), world.member("h02")
+    world.open()
+
+    def looks() -> Iterator[Status]:
+        yield federation_status(world.coordinator)
+        world.clock.now += 1
+        yield federation_status(world.coordinator)
+        beat(h01, 1)
+        yield federation_status(world.coordinator)
+        world.clock.now += 1
+        yield federation_status(world.coordinator)
+        h02.upload(h02.seal(1))
+        yield federation_status(world.coordinator)
+
+    seen = [[h.state for h in status.hospitals] for status in changes(looks())]
+    assert seen == [["silent", "silent"], ["working", "silent"], ["working", "delivered"]]
+
+
+def test_the_table_shows_who_does_what_and_what_comes_next(world: World) -> None:
+    h01, h02 = world.member("h01"), world.member("h02")
+    world.open()
+    beat(h01, 5)
+    h02.upload(h02.seal(1))
+    world.clock.now += 5
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(table(federation_status(world.coordinator)))
+    text = console.export_text()
+    for part in (
+        "round 1 is open",
+        "training 5 of 12",
+        "5 s ago",
+        "delivered",
+        "next: needs 1 more",
+    ):
+        assert part in text

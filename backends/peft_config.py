@@ -75,7 +75,8 @@ class PeftConfig(BaseModel):
 
     def targets(self, linears: Sequence[ModuleShape]) -> list[ModuleShape]:
         """Those of ``linears`` that PEFT would adapt."""
-        return [module for module in linears if self._is_target(torch_path(module.path))]
+        # Adapters from before transformers 4.52 have the checkpoint's names.
+        return [m for m in linears if self._is_target(torch_path(m.path)) or self._is_target(m.path)]
 
     def _is_target(self, path: str) -> bool:
         if self.exclude_modules and _matches(path, self.exclude_modules):

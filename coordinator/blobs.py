@@ -5,11 +5,11 @@ A blob is durable before any row speaks of it: temporary file, fsync, rename, fs
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from federation.files import storage_errors, sync_folder
 from federation.tensors import read_header, read_tensors, write_tensors
 
 _UNFINISHED = ".new-"
-_STALE_SECONDS = 3600
 
 
 class Blobs:
@@ -118,13 +117,32 @@ class Blobs:
         with storage_errors(self.body(upload_id)):
             self.body(upload_id).unlink(missing_ok=True)
 
-    def sweep(self, needed: Callable[[], set[str]]) -> None:
-        """Remove bodies that are not needed, and adapters whose writing was cut off."""
+    def sweep(self, needed: Callable[[], set[str]]) -> int:
+        """Remove bodies that are not needed; answers how many there were."""
         # Listed before it is asked what is needed: a body that comes meanwhile is not seen.
-        bodies = {path.name for path in self._uploads.iterdir()}
-        for upload_id in bodies - needed():
+        with storage_errors(self._uploads):
+            bodies = {path.name for path in self._uploads.iterdir()}
+        orphans = bodies - needed()
+        for upload_id in orphans:
             self.discard(upload_id)
-        for path in self._adapters.glob(f"{_UNFINISHED}*"):
-            # Another process may just be writing one.
-            if path.stat().st_mtime < time.time() - _STALE_SECONDS:
+        return len(orphans)
+
+    def sweep_adapters(self, needed: Callable[[], set[str]], before: float) -> int:
+        """Remove adapters that no round names, written or begun before a time; answers how many.
+
+        ``before`` is in seconds since 1970: another process may just be writing one.
+        """
+        with storage_errors(self._adapters):
+            old = {path for path in self._adapters.iterdir() if _modified(path) < before}
+            orphans = old - {self.adapter(sha256) for sha256 in needed()}
+            for path in orphans:
                 path.unlink(missing_ok=True)
+        return len(orphans)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        # Renamed since the folder was listed: it is new.
+        return math.inf

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from federation.errors import IdentityError, InputError, RoundError, TransportError
+from federation.errors import IdentityError, InputError, RoundError, StorageError, TransportError
 
 
 class CannotAggregate(RoundError):
@@ -55,6 +55,12 @@ class TooManyRequests(TransportError):
         )
         error.retry_after, error.by = wait, by
         return error
+
+
+class NotReady(StorageError):
+    """The coordinator cannot do its work now; the message names every part that fails."""
+
+    status = 503
 
 
 class WrongOffset(RoundError):

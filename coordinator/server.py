@@ -17,10 +17,14 @@ from fastapi import FastAPI
 from coordinator.api import create_app
 from coordinator.certificates import TlsFiles
 from coordinator.closing import advance
+from coordinator.config import CoordinatorConfig
 from coordinator.context import Coordinator
 from coordinator.deadlines import DeadlineProtocol
 from coordinator.events import Emit
+from coordinator.metrics import metrics_listener
+from coordinator.paths import Paths
 from coordinator.planning import follow_plan
+from coordinator.sweeping import Sweeper
 from federation.errors import FedMedError, InputError
 
 _TICK_SECONDS = 1.0
@@ -60,10 +64,10 @@ class Ticker(threading.Thread):
             self._last_problem = reason
             self._coordinator.emit("round_stuck", reason=reason, hint=hint)
 
-    def stop(self) -> None:
-        """End after the step under way."""
+    def stop(self, seconds: float) -> None:
+        """End after the step under way, and wait at most so long for it."""
         self._stopped.set()
-        self.join()
+        self.join(seconds)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -104,26 +108,56 @@ def _tls_context(_: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ss
     return context
 
 
-def serve(coordinator: Coordinator, listener: socket.socket, tls: TlsFiles) -> None:
-    """Serve until SIGINT or SIGTERM; open requests and the round's step under way are finished.
+def serve(
+    coordinator: Coordinator,
+    paths: Paths,
+    config: CoordinatorConfig,
+    listener: socket.socket,
+    tls: TlsFiles,
+) -> None:
+    """Serve until SIGINT or SIGTERM; requests and the round's step under way may finish.
 
-    Raises InputError when the certificate does not fit its key.
+    They have ten seconds each. What is cut off then is not acknowledged, and goes on after the
+    next start. Raises InputError when the certificate does not fit its key, or when the address of
+    the metrics is taken.
     """
+    app = create_app(coordinator, lambda app: _background(app, paths, listener))
+    emit: Emit = app.state.coordinator.emit
+    served = _configuration(app, coordinator, tls)
+    logging.getLogger().addHandler(_LogEvents(emit))
+    try:
+        served.load()
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(
+            f"{tls.certificate} and {tls.key} cannot be used for TLS: {error}.",
+            hint="tls_cert holds the chain and tls_key its key, both PEM, unencrypted.",
+        ) from error
+    with metrics_listener(app.state.metrics, config.metrics, emit):
+        uvicorn.Server(served).run(sockets=[listener])
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        coordinator.blobs.sweep(coordinator.store.uploads.needed_bodies)
-        ticker = Ticker(coordinator)
-        ticker.start()
-        app.state.background = ticker
-        host, port = listener.getsockname()[:2]
-        coordinator.emit("serving", federation=coordinator.federation, host=host, port=port)
-        yield
-        ticker.stop()
-        coordinator.emit("stopped")
 
-    config = uvicorn.Config(
-        create_app(coordinator, lifespan),
+@asynccontextmanager
+async def _background(app: FastAPI, paths: Paths, listener: socket.socket) -> AsyncIterator[None]:
+    """What runs beside the application."""
+    coordinator: Coordinator = app.state.coordinator
+    sweeper, ticker = Sweeper(coordinator, paths), Ticker(coordinator)
+    sweeper.start()
+    ticker.start()
+    app.state.background = ticker
+    app.state.metrics.federation.background = ticker
+    host, port = listener.getsockname()[:2]
+    coordinator.emit("serving", federation=coordinator.federation, host=host, port=port)
+    yield
+    for thread in (ticker, sweeper):
+        thread.stop(_SHUTDOWN_SECONDS)
+        if thread.is_alive():
+            coordinator.emit("cut_off", thread=thread.name)
+    coordinator.emit("stopped")
+
+
+def _configuration(app: FastAPI, coordinator: Coordinator, tls: TlsFiles) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
         ssl_certfile=tls.certificate,
         ssl_keyfile=tls.key,
         ssl_context_factory=_tls_context,
@@ -139,12 +173,3 @@ def serve(coordinator: Coordinator, listener: socket.socket, tls: TlsFiles) -> N
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    logging.getLogger().addHandler(_LogEvents(coordinator.emit))
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(
-            f"{tls.certificate} and {tls.key} cannot be used for TLS: {error}.",
-            hint="tls_cert holds the chain and tls_key its key, both PEM, unencrypted.",
-        ) from error
-    uvicorn.Server(config).run(sockets=[listener])

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 from fastapi import FastAPI
 
 from coordinator.api import adapters, enrolments, health, log, problems, rounds, uploads
+from coordinator.api.observing import Observed
 from coordinator.context import Coordinator
 from coordinator.limits import Limits
+from coordinator.metrics import Metrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 """What runs beside the application, from its start to its end."""
 
 
 def create_app(coordinator: Coordinator, lifespan: Lifespan | None = None) -> FastAPI:
-    """The application for one coordinator."""
+    """The application for one coordinator; its ``state`` holds that and what belongs to the app."""
+    metrics = Metrics(coordinator)
+    coordinator = replace(coordinator, emit=metrics.counting(coordinator.emit))
     app = FastAPI(
         title="FedMed coordinator",
         openapi_url=None,
@@ -27,7 +32,9 @@ def create_app(coordinator: Coordinator, lifespan: Lifespan | None = None) -> Fa
     )
     app.state.coordinator = coordinator
     app.state.limits = Limits(coordinator.limits)
+    app.state.metrics = metrics
     app.state.background = None
+    app.add_middleware(Observed, emit=coordinator.emit, metrics=metrics)
     problems.install(app)
     for module in (enrolments, rounds, uploads, adapters, log, health):
         app.include_router(module.router)

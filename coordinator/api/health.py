@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 from fastapi import APIRouter, Request, Response
 
+from coordinator.api.calls import peer
 from coordinator.context import Coordinator
+from coordinator.errors import NotReady
 from federation.errors import StorageError
 
 router = APIRouter()
@@ -20,13 +23,22 @@ async def get_health() -> Response:
 
 @router.get("/readyz")
 def get_readiness(request: Request) -> Response:
-    """Database and disk answer and rounds move on; else a problem document says what does not."""
-    coordinator: Coordinator = request.app.state.coordinator
-    background: threading.Thread | None = request.app.state.background
-    if background is not None and not background.is_alive():
-        raise StorageError(
-            "Rounds are not moved on any more.", hint="Restart the coordinator; its log says why."
-        )
-    coordinator.store.members.roster()
-    coordinator.blobs.require_space(0)
+    """Database and disk take writes and rounds move on; else 503 says all that does not."""
+    # It writes to the disk, for anybody who asks.
+    request.app.state.limits.charge_address(peer(request))
+    if failures := list(_failures(request.app.state.coordinator, request.app.state.background)):
+        raise NotReady(" ".join(failures))
     return Response("ready\n", media_type="text/plain")
+
+
+def _failures(coordinator: Coordinator, background: threading.Thread | None) -> Iterator[str]:
+    if background is not None and not background.is_alive():
+        yield "rounds: they are not moved on any more; restart the coordinator."
+    try:
+        coordinator.store.database.check_writable()
+    except StorageError as error:
+        yield f"database: {error}"
+    try:
+        coordinator.blobs.require_space(0)
+    except StorageError as error:
+        yield f"disk: {error}"

@@ -35,4 +35,4 @@ def command(paths: Paths, host: str | None, port: int | None, as_json: bool) -> 
         coordinator = open_coordinator(paths, config, emit=to_stderr)
         tls = tls_files(paths, config)
         with bind(config.server.host, config.server.port) as listener:
-            serve(coordinator, listener, tls)
+            serve(coordinator, paths, config, listener, tls)

@@ -53,6 +53,11 @@ class Database:
                 hint="Check the free space, the owner and the health of its disk.",
             ) from error
 
+    def check_writable(self) -> None:
+        """Write durably what is there already. Raises StorageError."""
+        with self.write() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
@@ -64,7 +69,13 @@ def journal_mode(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> str:
 
 
 def _engine(path: Path, *, foreign_keys: bool = True) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=40)
+    engine = create_engine(
+        # A statement's values must not come into a traceback, and so into the log.
+        f"sqlite:///{path}",
+        pool_size=8,
+        max_overflow=40,
+        hide_parameters=True,
+    )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -162,3 +162,13 @@ class Members:
                 insert(nonces).values(hospital=hospital, nonce=nonce, expires=expires)
             )
         return True
+
+    def forget(self, *, invites_before: int, nonces_before: int) -> int:
+        """Drop invites and nonces that expired before these times; answers how many."""
+        with self._database.write() as connection:
+            old_invites = delete(invites).where(invites.c.expires < invites_before)
+            old_nonces = delete(nonces).where(nonces.c.expires < nonces_before)
+            gone = [
+                connection.execute(statement).rowcount for statement in (old_invites, old_nonces)
+            ]
+        return sum(gone)

@@ -105,6 +105,18 @@ class Rounds:
         with self._database.read() as connection:
             return [State(state) for state in connection.scalars(query)]
 
+    def needed_adapters(self) -> set[str]:
+        """Digests of the adapters that some round starts from or ended with."""
+        with self._database.read() as connection:
+            found = connection.execute(select(rounds.c.descriptor, rounds.c.adapter_sha256)).all()
+        parents = {
+            RoundDescriptor.model_validate_json(
+                SignedDocument.model_validate_json(row.descriptor).body
+            ).parent_adapter_sha256
+            for row in found
+        }
+        return parents | {row.adapter_sha256 for row in found if row.adapter_sha256}
+
     def add(self, row: RoundRow, plan: Plan | None = None) -> None:
         """Open a round, and with it the ``plan`` that it is the first round of.
 

@@ -21,7 +21,7 @@ class UploadRow:
 
     ``offset`` bytes of its body are durable, and ``touched_at`` is when it last moved: for an
     accepted one, when it was accepted. ``state`` is active, accepted, refused, abandoned
-    (replaced by the hospital's newer upload) or excluded (accepted, but not aggregated).
+    (replaced by a newer upload, or its round is over) or excluded (accepted, but not aggregated).
     """
 
     upload_id: str
@@ -90,6 +90,17 @@ class Uploads:
         )
         with self._database.read() as connection:
             return set(connection.scalars(query))
+
+    def abandon(self) -> int:
+        """Give up the unfinished uploads of rounds that are over; answers how many there were."""
+        over = select(rounds.c.number).where(rounds.c.state.in_((State.PUBLISHED, State.ABORTED)))
+        given_up = (
+            update(uploads)
+            .where(uploads.c.state == "active", uploads.c.round.in_(over))
+            .values(state="abandoned")
+        )
+        with self._database.write() as connection:
+            return connection.execute(given_up).rowcount
 
     def add(self, row: UploadRow, admit: Admit) -> tuple[UploadRow, str | None]:
         """Add an upload; answers the row there is under its id, and the id that it replaced.

@@ -28,7 +28,9 @@ def test_health_needs_no_signature(world: World) -> None:
 
 def test_readiness_notices_a_missing_disk(world: World) -> None:
     world.paths.uploads.rmdir()
-    assert problem(world.client.get("/readyz"))[:2] == (507, "storage")
+    status, slug, detail = problem(world.client.get("/readyz"))
+    assert (status, slug) == (503, "storage")
+    assert detail.startswith("disk: ")
 
 
 @pytest.mark.parametrize(

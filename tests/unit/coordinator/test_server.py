@@ -146,7 +146,7 @@ def test_the_round_thread_publishes_and_reports_what_is_stuck(
     wait_for(lambda: any(name == "round_stuck" for name, _ in world.events))
     adapters.rename(world.paths.adapters)
     wait_for(lambda: hospital.current().state == State.PUBLISHED.value)
-    ticker.stop()
+    ticker.stop(5)
     assert not ticker.is_alive()
     # Once when it appeared, not once a tick.
     assert [name for name, _ in world.events].count("round_stuck") == 1
@@ -171,7 +171,7 @@ def test_the_round_thread_outlives_an_unforeseen_error(
     with database.write() as connection:
         connection.exec_driver_sql("UPDATE uploads SET header = substr(header, 2)")
     wait_for(lambda: hospital.current().state == State.PUBLISHED.value)
-    ticker.stop()
+    ticker.stop(5)
 
 
 def wait_for(condition: object) -> None:
@@ -188,7 +188,9 @@ def test_readiness_says_when_rounds_do_not_move(world: World) -> None:
     ended.start()
     ended.join()
     world.client.app.state.background = ended  # type: ignore[attr-defined]
-    assert problem(world.client.get("/readyz"))[:2] == (507, "storage")
+    status, slug, detail = problem(world.client.get("/readyz"))
+    assert (status, slug) == (503, "storage")
+    assert detail.startswith("rounds: ")
 
 
 def test_a_taken_port_is_said_before_anything_starts() -> None:

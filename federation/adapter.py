@@ -31,6 +31,11 @@ def tensor_name(path: str, factor: Literal["A", "B"]) -> str:
     return f"{PREFIX}{path}.lora_{factor}.weight"
 
 
+def module_path(name: str) -> str:
+    """The path of the linear layer that a tensor belongs to: what ``tensor_name`` was given."""
+    return name.removeprefix(PREFIX).rpartition(".lora_")[0]
+
+
 class ModuleShape(Message):
     """One adapted linear layer of the base model."""
 

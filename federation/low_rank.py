@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from federation.adapter import AdapterSchema
+from federation.adapter import AdapterSchema, module_path
+from federation.errors import AdapterError
 
 ROW_LENGTH = 1 / math.sqrt(3)
 """Length of A's rows as ``initial_adapter`` draws them: uniform in +-1/sqrt(in), expected square.
@@ -63,8 +64,10 @@ def thin_svd(left: np.ndarray, right: np.ndarray) -> ThinSVD:
     """The SVD of ``left @ right``; each row of ``vt`` has its largest entry positive.
 
     There are min(in, k) singular values at most; those beyond the product's rank are zero, their
-    rows of ``vt`` orthonormal all the same.
+    rows of ``vt`` orthonormal all the same. Raises AdapterError unless both sides are finite.
     """
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        raise AdapterError("Factors hold a value that is not finite.")
     with one_blas_thread():
         q_left, r_left = np.linalg.qr(left.astype(np.float64, copy=False))
         q_right, r_right = np.linalg.qr(right.astype(np.float64, copy=False).T)
@@ -103,7 +106,7 @@ def truncated(
     def stream() -> Iterator[tuple[str, np.ndarray]]:
         for (name_a, a), (name_b, b) in zip(tensors, tensors, strict=True):
             svd = thin_svd(b, a)
-            discarded[name_a] = svd.discarded(rank)
+            discarded[module_path(name_a)] = svd.discarded(rank)
             b_new, a_new = svd.factors(rank, ROW_LENGTH)
             yield name_a, a_new.astype(np.float32)
             yield name_b, (b_new * (rank / schema.rank)).astype(np.float32)

@@ -12,13 +12,15 @@ import numpy as np
 
 from coordinator.aggregation._modules import modules
 from coordinator.aggregation._types import Inputs
+from federation.errors import AdapterError
 from federation.low_rank import one_blas_thread
 
 
 def gram(inputs: Inputs) -> np.ndarray:
     """(n, n) float64: <U_i, U_j> over all modules, in the order of the updates.
 
-    One module of all hospitals is in memory at a time. Ranks may differ.
+    One module of all hospitals is in memory at a time. Ranks may differ. Raises AdapterError
+    unless all products are finite.
     """
     n = len(inputs.updates)
     products = np.zeros((n + 1, n + 1))
@@ -32,6 +34,8 @@ def gram(inputs: Inputs) -> np.ndarray:
             products += np.add.reduceat(np.add.reduceat(entries, starts, axis=0), starts, axis=1)
     both, parent = products[:n, :n], products[:n, n]
     found = both - parent[:, None] - parent[None, :] + products[n, n]
+    if not np.isfinite(found).all():
+        raise AdapterError("What the hospitals changed has products that are not finite.")
     symmetric: np.ndarray = (found + found.T) / 2
     return symmetric
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from coordinator.aggregation._types import Inputs, Tensors, Update
-from federation.adapter import PREFIX
+from federation.adapter import module_path
 from federation.errors import AdapterError
-
-_A_SUFFIX = ".lora_A.weight"
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,6 @@ class Module:
     path: str
     parent: Pair
     updates: Mapping[str, Pair]
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """Tensor names of A and B."""
-        stem = f"{PREFIX}{self.path}.lora_"
-        return f"{stem}A.weight", f"{stem}B.weight"
 
 
 class _Stream:
@@ -69,7 +61,7 @@ def modules(inputs: Inputs) -> Iterator[Module]:
         _check_same(streams, name_b)
         taken_b = {name: stream.take(name_b, b) for name, stream in streams.items()}
         yield Module(
-            name_a.removeprefix(PREFIX).removesuffix(_A_SUFFIX),
+            module_path(name_a),
             Pair(b, a, schema.alpha / schema.rank),
             {name: Pair(taken_b[name], taken_a[name], s.scale) for name, s in streams.items()},
         )

@@ -10,25 +10,31 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.aggregation._gram import gram, norms
+from coordinator.aggregation._gram import gram, norms, squared_distances
 from coordinator.aggregation._types import Inputs, Robust, Shares
 
 _STEPS = 1000
 _SMOOTHING = 1e-6
 """nu as a part of the median norm: two points closer than this count as one."""
 _CONVERGED = 1e-12
+_ABSURD = 1e6
+"""Farther than so many median distances from the most central point means no weight at all: in
+float64 the square of such a distance would drown all others."""
 
 
 def median_weights(products: np.ndarray) -> np.ndarray:
     """b (n,), non-negative with sum 1, for the Gram matrix (n, n) of the points."""
-    n = len(products)
     squares = np.diag(products)
+    distances = np.sqrt(squared_distances(products))
+    medians = np.median(distances, axis=1)
+    central = int(np.argmin(medians))
+    near = distances[central] <= _ABSURD * medians[central]
     nu = max(_SMOOTHING * float(np.median(norms(products))), np.finfo(np.float64).tiny)
-    b = np.full(n, 1 / n)
+    b: np.ndarray = near / near.sum()
     for _ in range(_STEPS):
         inner = products @ b
         distances = np.sqrt(np.maximum(squares - 2 * inner + b @ inner, 0.0))
-        closeness = nu / np.maximum(nu, distances)
+        closeness = near * nu / np.maximum(nu, distances)
         before, b = b, closeness / closeness.sum()
         if float(np.abs(b - before).max()) < _CONVERGED:
             break

@@ -15,6 +15,7 @@ import numpy as np
 from coordinator.aggregation._mean import finite, parent_weight
 from coordinator.aggregation._modules import Module, Pair, modules, only
 from coordinator.aggregation._types import Combiner, Inputs, Merged, Tensors
+from federation.adapter import tensor_name
 from federation.low_rank import ROW_LENGTH, thin_svd
 
 
@@ -44,7 +45,7 @@ def _combine(inputs: Inputs, weights: Mapping[str, float]) -> Merged:
             svd = thin_svd(*_stack(module, weights, rank))
             discarded[module.path] = svd.discarded(rank)
             b, a = svd.factors(rank, ROW_LENGTH)
-            name_a, name_b = module.names
+            name_a, name_b = tensor_name(module.path, "A"), tensor_name(module.path, "B")
             yield name_a, finite(name_a, a)
             yield name_b, finite(name_b, b / scale)
 

@@ -20,17 +20,17 @@ ALTERNATING = get("alternating")
 
 
 def test_the_first_turn_trains_b_then_they_alternate() -> None:
-    assert [ALTERNATING.factors(turn) for turn in (1, 2, 3, 4)] == ["B", "A", "B", "A"]
+    assert [ALTERNATING.combiner.factors(turn) for turn in (1, 2, 3, 4)] == ["B", "A", "B", "A"]
 
 
 @pytest.mark.parametrize("turn", [1, 2])
 def test_only_the_live_factor_changes(turn: int) -> None:
     parent = dict(initial_adapter(SCHEMA, 3))
-    live = SCHEMA.shapes(ALTERNATING.factors(turn))
+    live = SCHEMA.shapes(ALTERNATING.combiner.factors(turn))
     sent = {name: np.full(shape, 2.5, np.float32) for name, shape in live.items()}
     update = Update("h01", 3, 4, {}, lambda: iter(sent.items()))
     given = Inputs.of(SCHEMA, lambda: iter(parent.items()), [update])
-    found = dict(ALTERNATING.aggregate(given, {"h01": 1.0}))
+    found = dict(ALTERNATING.merge(given, {"h01": 1.0}).tensors)
     assert list(found) == sorted(SCHEMA.shapes())
     for name, tensor in found.items():
         expected = sent.get(name, parent[name])

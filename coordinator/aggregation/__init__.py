@@ -37,10 +37,12 @@ from federation.errors import InputError
 from federation.messages import Metric
 
 __all__ = [
+    "KINDS",
     "Aggregator",
     "Combiner",
     "Inputs",
     "Merged",
+    "Part",
     "Robust",
     "Share",
     "Shares",
@@ -49,9 +51,16 @@ __all__ = [
     "Weighting",
     "discover",
     "get",
+    "kind",
 ]
 
-_KINDS = ((Weighting, "weighting"), (Robust, "robust"), (Combiner, "combiner"))
+KINDS: tuple[tuple[type[Part], str], ...] = (
+    (Weighting, "weighting"),
+    (Robust, "robust"),
+    (Combiner, "combiner"),
+)
+"""The kinds of plug-ins and what they are called."""
+
 _HINT = "`coordinator aggregators` lists what there is and what it needs."
 
 
@@ -140,7 +149,7 @@ def discover() -> Mapping[str, Part]:
 
 def kind(part: Part) -> str:
     """The word for what a plug-in is."""
-    return next(word for cls, word in _KINDS if isinstance(part, cls))
+    return next(word for cls, word in KINDS if isinstance(part, cls))
 
 
 def get(name: str) -> Aggregator:

@@ -24,6 +24,7 @@ COMMANDS = {
     "approve": "Sign an enrolled hospital into the roster.",
     "revoke": "Sign a hospital out of the roster, effective at once.",
     "round": "Open, extend or close a round; plan several.",
+    "aggregators": "List the ways to combine updates.",
     "status": "Show the round, the hospitals and the best adapter.",
     "migrate": "Bring the database to this version's schema.",
     "audit": "Export or verify the audit log.",

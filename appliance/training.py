@@ -7,33 +7,40 @@ adapter, the factors and where in the data order they begin.
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from appliance import adapters
 from appliance.adapters import AdapterCard, StoredAdapter
 from appliance.data import Split, load_split
+from appliance.data.splits import split_path
 from appliance.events import Event, Phase, Sink
 from appliance.runlog import RunLog
 from backends.base import (
+    ChatMessage,
+    CheckpointPlan,
     EvalStep,
     Example,
     ExampleLoss,
+    ForwardPlan,
     LoadedModel,
     Resumed,
     TrainJob,
     TrainResult,
     TrainStep,
 )
+from backends.checkpoints import remove_checkpoints
 from federation.adapter import AdapterSchema, Factors
 from federation.canonical import Message, Sha256, file_sha256
-from federation.errors import BackendError, DataError
+from federation.errors import BackendError, DataError, LossNotFinite
 from federation.files import write_atomically
 from federation.messages import BaseReference
-from federation.recipe import TrainingRecipe
+from federation.recipe import VARIANCE_STEPS, TrainingRecipe
 
 METADATA = "training_metadata.json"
 
@@ -52,13 +59,23 @@ class TrainingPlan:
     factors: Factors
     parent: Path
     start_step: int
+    forward: ForwardPlan
+    checkpoint_seconds: float
     folder: Path
     adapter_folder: Path
     origin: str
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie until the training is finished."""
+        return self.folder / "checkpoints"
+
 
 class TrainingMetadata(Message):
-    """What a finished training did; losses are means in nats a completion token."""
+    """What a finished training did; losses are means in nats a completion token.
+
+    ``loss_variance`` is the sample variance of the last steps' losses; None after a single step.
+    """
 
     origin: str
     base: BaseReference
@@ -71,6 +88,7 @@ class TrainingMetadata(Message):
     loss_before: float
     loss_after: float
     train_loss: float
+    loss_variance: float | None = None
     steps: int
     n_tokens: int
     seconds: float
@@ -81,38 +99,50 @@ class TrainingMetadata(Message):
     finished_at: float
 
 
+class Encoder(Protocol):
+    """What turns a conversation into tokens: a loaded model, or its tokenizer alone."""
+
+    def encode(self, messages: Sequence[ChatMessage], *, max_length: int) -> Example:
+        """See ``LoadedModel.encode``."""
+
+
 @dataclass(frozen=True)
 class HospitalData:
-    """Encoded training and held-out examples of this hospital."""
+    """Encoded examples of this hospital; ``lines`` are those of train.jsonl, counted from 1."""
 
     train: Sequence[Example]
     held_out: Sequence[Example]
+    lines: Sequence[int]
+    source: Path
 
 
-def load_data(model: LoadedModel, folder: Path, recipe: TrainingRecipe) -> HospitalData:
+def load_data(encoder: Encoder, folder: Path, recipe: TrainingRecipe) -> HospitalData:
     """Encode the imported data by the model's chat template; held-out cut to the round's number.
 
     Examples whose prompt alone is too long are left out. Raises DataError when nothing is left.
     """
-
+    train = _encode(encoder, folder, "train", recipe.max_length, None)
     return HospitalData(
-        train=_encode(model, folder, "train", recipe.max_length, None),
-        held_out=load_held_out(model, folder, recipe),
+        train=[example for _, example in train],
+        held_out=load_held_out(encoder, folder, recipe),
+        lines=[line for line, _ in train],
+        source=split_path(folder, "train"),
     )
 
 
-def load_held_out(model: LoadedModel, folder: Path, recipe: TrainingRecipe) -> list[Example]:
+def load_held_out(encoder: Encoder, folder: Path, recipe: TrainingRecipe) -> list[Example]:
     """The held-out examples of ``load_data`` alone. Raises DataError when there is none."""
-    return _encode(model, folder, "held_out", recipe.max_length, recipe.eval_examples)
+    found = _encode(encoder, folder, "held_out", recipe.max_length, recipe.eval_examples)
+    return [example for _, example in found]
 
 
 def _encode(
-    model: LoadedModel, folder: Path, split: Split, max_length: int, limit: int | None
-) -> list[Example]:
-    examples: list[Example] = []
-    for messages in load_split(folder, split):
+    encoder: Encoder, folder: Path, split: Split, max_length: int, limit: int | None
+) -> list[tuple[int, Example]]:
+    examples: list[tuple[int, Example]] = []
+    for line, messages in enumerate(load_split(folder, split), 1):
         with suppress(DataError):
-            examples.append(model.encode(messages, max_length=max_length))
+            examples.append((line, encoder.encode(messages, max_length=max_length)))
         if len(examples) == limit:
             break
     if not examples:
@@ -163,15 +193,37 @@ def train(
             factors=plan.factors,
             start_step=plan.start_step,
             held_out=data.held_out,
+            forward=plan.forward,
+            checkpoints=CheckpointPlan(plan.checkpoints, plan.base.sha256, plan.checkpoint_seconds),
         )
-        result = model.train(job, both)
+        with _named_examples(data, plan):
+            result = model.train(job, both)
         sink(Phase("evaluating", "held-out examples after training"))
         after = mean_loss(model.losses(data.held_out, sink))
         log.held_out(result.steps, after)
     stored = _store(model, plan)
     metadata = _metadata(model, data, plan, result, (before, after), stored, started)
     write_atomically(plan.folder / METADATA, metadata.to_json())
+    remove_checkpoints(plan.checkpoints)
     return stored, metadata
+
+
+@contextmanager
+def _named_examples(data: HospitalData, plan: TrainingPlan) -> Iterator[None]:
+    """Say which lines of the data a loss that is not finite came from, and how to continue."""
+    try:
+        yield
+    except LossNotFinite as error:
+        lines = ", ".join(str(data.lines[index]) for index in error.examples)
+        kept = " The last good checkpoint is kept." if plan.checkpoints.exists() else ""
+        raise LossNotFinite(
+            f"{error}{kept}",
+            hint=f"They are lines {lines} of {data.source}. The same command goes on from the "
+            "last checkpoint: enough where the hardware failed. If it fails there again, correct "
+            "or remove those records, or lower the learning rate (--lr; in a round the "
+            "coordinator's): such a change starts the training anew.",
+            examples=error.examples,
+        ) from error
 
 
 def _store(model: LoadedModel, plan: TrainingPlan) -> StoredAdapter:
@@ -189,6 +241,11 @@ def _store(model: LoadedModel, plan: TrainingPlan) -> StoredAdapter:
         weights.replace(target)
 
     return adapters.store(plan.adapter_folder, card, move)
+
+
+def _last_variance(step_losses: Sequence[float]) -> float | None:
+    last = step_losses[-VARIANCE_STEPS:]
+    return statistics.variance(last) if len(last) > 1 else None
 
 
 def _metadata(
@@ -212,6 +269,7 @@ def _metadata(
         loss_before=losses[0],
         loss_after=losses[1],
         train_loss=sum(result.step_losses) / len(result.step_losses),
+        loss_variance=_last_variance(result.step_losses),
         steps=result.steps,
         n_tokens=result.n_tokens,
         seconds=result.seconds,

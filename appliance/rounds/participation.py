@@ -23,6 +23,7 @@ from appliance.events import Event, Note, Phase, Sink
 from appliance.locks import exclusive
 from appliance.policy import Policy, check_round, load_policy
 from appliance.rounds.descriptor import VerifiedRound, fetch_round
+from appliance.rounds.extension import Deadline
 from appliance.rounds.global_adapter import fetch_adapter
 from appliance.rounds.heartbeat import Heartbeat
 from appliance.rounds.outbox import Outbox
@@ -60,6 +61,7 @@ class Preparation:
     """A round that was verified and that the policy allows, and what it needs from here."""
 
     verified: VerifiedRound
+    deadline: Deadline
     policy: Policy
     base: Path
     n_train: int
@@ -89,7 +91,9 @@ def prepare(context: Context, session: Session, number: int, folder: Path) -> Pr
         )
     check_round(policy, verified.descriptor, n_train, context.paths.policy)
     base = models.find(context.paths.models, sha256=verified.descriptor.base.sha256)
-    return Preparation(verified, policy, base, n_train, n_held_out)
+    deadline = Deadline(session.client, session.enrolment, verified, folder)
+    deadline.learn()
+    return Preparation(verified, deadline, policy, base, n_train, n_held_out)
 
 
 def take_part(context: Context, number: int, sink: Sink) -> RoundOutcome:
@@ -120,8 +124,7 @@ def take_part(context: Context, number: int, sink: Sink) -> RoundOutcome:
                 both(Phase("sealing"))
                 _seal(outbox, prepared, metadata, folder)
             both(Phase("uploading"))
-            deadline = prepared.verified.descriptor.deadline
-            receipt = outbox.deliver(session.client, deadline, both)
+            receipt = outbox.deliver(session.client, prepared.deadline.latest, both)
         if not receipt.accepted:
             outbox.discard()
             raise RoundError(
@@ -239,10 +242,11 @@ def _seal(outbox: Outbox, prepared: Preparation, metadata: TrainingMetadata, fol
     update = folder / ".update.safetensors"
     with storage_errors(update):
         _write_factors(trained.weights, update, descriptor)
-    known: dict[Metric, float] = {
+    known: dict[Metric, float | None] = {
         "loss_before": metadata.loss_before,
         "loss_after": metadata.loss_after,
         "train_loss": metadata.train_loss,
+        "loss_variance": metadata.loss_variance,
     }
     allowed = set(descriptor.metrics) & set(prepared.policy.metrics)
     name, _, version = metadata.engine.partition(" ")
@@ -251,7 +255,7 @@ def _seal(outbox: Outbox, prepared: Preparation, metadata: TrainingMetadata, fol
         rank=descriptor.adapter_schema.rank,
         factors=descriptor.factors,
         n_examples=metadata.n_train,
-        metrics={metric: value for metric, value in known.items() if metric in allowed},
+        metrics={m: value for m, value in known.items() if m in allowed and value is not None},
         engine=EngineInfo(name=name, version=version, quantisation=metadata.quantisation),
         plaintext_sha256=file_sha256(update),
     )

@@ -60,6 +60,7 @@ METADATA = TrainingMetadata(
     loss_before=3.29,
     loss_after=3.098,
     train_loss=3.0,
+    loss_variance=0.01,
     steps=8,
     n_tokens=2950,
     seconds=22.4,

@@ -92,6 +92,10 @@ class CoordinatorClient:
         """A round's signed descriptor, not yet verified."""
         return self._parse(self._call("GET", f"/v1/rounds/{number}"), SignedDocument)
 
+    def extension(self, number: int) -> SignedDocument:
+        """A round's newest signed extension, not yet verified. Raises RoundError without one."""
+        return self._parse(self._call("GET", f"/v1/rounds/{number}/extension"), SignedDocument)
+
     def roster(self, digest: str) -> SignedDocument:
         """The roster with this digest, not yet verified."""
         return self._parse(self._call("GET", f"/v1/rosters/{digest}"), SignedDocument)

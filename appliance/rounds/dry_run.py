@@ -77,5 +77,5 @@ def dry_run(context: Context, number: int) -> DryRun:
         memory_needed=needed,
         memory_present=probe.memory_bytes,
         metrics=tuple(m for m in descriptor.metrics if m in prepared.policy.metrics),
-        deadline=descriptor.deadline,
+        deadline=prepared.deadline.now(),
     )

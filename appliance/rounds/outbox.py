@@ -32,7 +32,7 @@ _REQUEST = "request.json"
 _BODY = "body"
 _RECEIPT = "receipt.json"
 _LONGEST_WAIT = 60.0
-_IN_OUTBOX = "The update stays in the outbox; ask whether the round is extended."
+_IN_OUTBOX = "The update stays in the outbox; run the same command if the round is extended."
 
 
 def make_manifest(
@@ -105,12 +105,13 @@ class Outbox:
     def deliver(
         self,
         client: CoordinatorClient,
-        deadline: float,
+        deadline: Callable[[], float],
         sink: Sink,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Receipt:
-        """Upload and commit, retrying what may pass with backoff and jitter until ``deadline``.
+        """Upload and commit, retrying what may pass with backoff and jitter until ``deadline``:
+        it is asked for at the start and whenever it seems to have come, since rounds are extended.
 
         A receipt that is here ends it, unless the coordinator says that the round is open and that
         it has no update of this hospital: one that was restored from a backup needs it again.
@@ -123,17 +124,19 @@ class Outbox:
                 return known
             sink(Note("The coordinator has lost this update, and gets it again."))
         wait = 1.0
+        until = deadline()
         while True:
             try:
-                return self._deliver_once(client, sink, lambda: clock() > deadline)
+                return self._deliver_once(client, sink, lambda: clock() > until)
             except FedMedError as error:
                 if not error.retryable:
                     raise
                 pause = max(min(wait, _LONGEST_WAIT) * random.uniform(0.5, 1.0), error.retry_after)
-                if clock() + pause > deadline:
+                if clock() + pause > until and clock() + pause > (until := deadline()):
                     raise TransportError(
                         f"{error} The round's deadline passed before the update was delivered.",
                         hint=_IN_OUTBOX,
+                        retryable=True,
                     ) from error
                 sink(Note(f"{error} Trying again in {pause:.0f} s."))
                 sleep(pause)

@@ -131,7 +131,7 @@ def test_what_comes_next_is_said_with_when_and_without_whom(world: World) -> Non
     world.open(deadline_minutes=240, grace_minutes=15, extensions=1, extension_minutes=30)
     assert ahead(world) == (
         "needs 2 more updates, waits for h01, h02, h03; "
-        "otherwise extended by 30 min in 4 h (1 times more)"
+        "otherwise extended by 30 min in 4 h, and 0 times after that"
     )
     h01.upload(h01.seal(1))
     world.clock.now += 3600

@@ -72,8 +72,9 @@ class Site:
 
     def deliver(self, client: CoordinatorClient | None = None, within: int = 3600) -> Receipt:
         clock = self.world.clock
+        latest = clock() + within
         return self.outbox.deliver(
-            client or self.client, clock() + within, lambda _: None, clock, self.wait
+            client or self.client, lambda: latest, lambda _: None, clock, self.wait
         )
 
 

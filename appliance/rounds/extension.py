@@ -1,0 +1,84 @@
+"""A round's deadline as it holds now: the descriptor's, or a later one that was signed since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from appliance.client import CoordinatorClient
+from appliance.enrolment import Enrolment
+from appliance.rounds.descriptor import VerifiedRound
+from federation.errors import FedMedError, IdentityError, RoundError
+from federation.files import write_atomically
+from federation.messages import RoundExtension
+from federation.signing import SignedDocument
+
+_FILE = "extension.json"
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """Knows and learns the deadline of one round; what was learned is kept in ``folder``."""
+
+    client: CoordinatorClient
+    enrolment: Enrolment
+    verified: VerifiedRound
+    folder: Path
+
+    def now(self) -> int:
+        """When the round closes, by the newest extension that is known here."""
+        known = self._kept()
+        return known.deadline if known else self.verified.descriptor.deadline
+
+    def latest(self) -> int:
+        """Until when it may pay to go on delivering; asks the coordinator, if it answers.
+
+        The extensions that the descriptor still allows are added: without an answer nobody here
+        can know whether they were made. Where they were not, the coordinator says so (410).
+        """
+        try:
+            self.learn()
+        except FedMedError as error:
+            if not error.retryable:
+                raise
+        known = self._kept()
+        descriptor = self.verified.descriptor
+        left = descriptor.extensions - (known.automatic if known else 0)
+        return self.now() + left * descriptor.extension_minutes * 60
+
+    def learn(self) -> None:
+        """Fetch the newest extension, verify and keep it.
+
+        Raises IdentityError where it is not of this round or not signed by the coordinator.
+        """
+        descriptor = self.verified.descriptor
+        try:
+            signed = self.client.extension(descriptor.round)
+        except RoundError as error:
+            if error.retryable:
+                raise
+            return  # It was not extended.
+        found = self._open(signed)
+        known = self._kept()
+        if known is None or found.number > known.number:
+            write_atomically(self.folder / _FILE, signed.to_json())
+
+    def _open(self, signed: SignedDocument) -> RoundExtension:
+        found = signed.open(RoundExtension, self.enrolment.coordinator, "extension")
+        descriptor = self.verified.descriptor
+        of = (found.federation, found.round, found.descriptor_sha256)
+        if of != (descriptor.federation, descriptor.round, self.verified.sha256):
+            raise IdentityError(
+                f"The extension that came for round {descriptor.round} is of another round.",
+                hint="Its own deadline holds; tell the coordinator's administrator.",
+            )
+        return found
+
+    def _kept(self) -> RoundExtension | None:
+        try:
+            content = (self.folder / _FILE).read_bytes()
+            return self._open(SignedDocument.model_validate_json(content))
+        except (FileNotFoundError, ValidationError, IdentityError):
+            return None  # It is fetched again.

@@ -6,8 +6,8 @@ The tests of this module tell one story and run in their order.
 from __future__ import annotations
 
 import json
-import re
 import os
+import re
 import shutil
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""``coordinator aggregators``: every plug-in, what it needs and promises, for people and programs."""
+"""``coordinator aggregators``: every plug-in, what it needs and promises, in words and JSON."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _BYTES_PER_WEIGHT: dict[Quantisation, float] = {
     "affine4": 0.5 + 4 / 64,
     "affine8": 1.0 + 4 / 64,
 }
-"""Of a linear layer; NF4 has a float32 scale for each 64 weights, MLX a bfloat16 scale and offset."""
+"""Of a linear layer; for each 64 weights NF4 has a float32 scale, MLX a bfloat16 scale and offset."""
 
 _WIDEST_VOCABULARY = 262_144
 

@@ -14,7 +14,8 @@ from backends.base import EvalStep, ForwardPlan, Quantisation, TrainJob, TrainSt
 from backends.cuda import BACKEND
 from backends.cuda.errors import memory_errors
 from backends.cuda.model import TorchModel
-from backends.cuda.training import _Training
+from backends.cuda.training import TorchEngine
+from backends.training import Training
 from federation.errors import OutOfMemory
 from tests.tiny import Architecture, tiny_model
 from tests.tiny_training import RECIPE, examples, schema_for, write_initial, write_random
@@ -41,13 +42,13 @@ def gradients(
     """Loss and all LoRA gradients of one step."""
     assert model._lora is not None
     job = TrainJob(examples(model), RECIPE, forward=forward)
-    training = _Training(model._model, model._lora, job, quiet, {}, keep_threads=True)
-    training._accumulate(batches)
+    engine = TorchEngine(model._model, model._lora, job, keep_threads=True)
+    loss = Training(engine, job, quiet, {}).accumulate(batches)
     parameters = model._lora.live().values()
     found = [p.grad.numpy().ravel() for p in parameters if p.grad is not None]
     assert len(found) == len(parameters)
     model._lora.stop_training()
-    return training._loss, np.concatenate(found)
+    return loss, np.concatenate(found)
 
 
 def test_two_by_four_equals_a_batch_of_eight(tmp_path: Path) -> None:

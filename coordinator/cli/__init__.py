@@ -26,6 +26,8 @@ COMMANDS = {
     "round": "Open, extend or close a round; plan several.",
     "aggregators": "List the ways to combine updates.",
     "status": "Show the round, the hospitals and the best adapter.",
+    "backup": "Copy this coordinator while it serves.",
+    "restore": "Make a coordinator from a backup.",
     "migrate": "Bring the database to this version's schema.",
     "audit": "Export or verify the audit log.",
     "paths": "Print where everything lies on disk.",

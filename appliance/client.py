@@ -17,6 +17,7 @@ from appliance.connection import IMPOSTOR, Answer, Connection
 from federation.canonical import Message, file_sha256
 from federation.errors import FedMedError, TransportError
 from federation.files import storage_errors, sync_folder
+from federation.log import ConsistencyProof, InclusionProof, LogEntries
 from federation.messages import (
     CurrentRound,
     EnrolmentAnswer,
@@ -111,6 +112,25 @@ class CoordinatorClient:
     def evaluation(self, number: int, report: EvaluationReport) -> None:
         """Report the published adapter's held-out loss here."""
         self._call("POST", f"/v1/rounds/{number}/evaluations", report.to_json(), _JSON)
+
+    def log_checkpoint(self) -> SignedDocument:
+        """The audit log's signed root, not yet verified."""
+        return self._parse(self._call("GET", "/v1/log/checkpoint"), SignedDocument)
+
+    def log_entries(self, start: int, end: int) -> LogEntries:
+        """Entries of the audit log from ``start`` to before ``end``, or the first of many."""
+        path = f"/v1/log/entries?start={start}&end={end}"
+        return self._parse(self._call("GET", path), LogEntries)
+
+    def log_inclusion(self, index: int, size: int) -> InclusionProof:
+        """The proof for entry ``index`` among the first ``size``, not yet verified."""
+        path = f"/v1/log/inclusion?index={index}&size={size}"
+        return self._parse(self._call("GET", path), InclusionProof)
+
+    def log_consistency(self, first: int, second: int) -> ConsistencyProof:
+        """The proof that ``second`` entries begin with the ``first``, not yet verified."""
+        path = f"/v1/log/consistency?first={first}&second={second}"
+        return self._parse(self._call("GET", path), ConsistencyProof)
 
     def announce(self, number: int, request: UploadRequest) -> UploadStatus:
         """Announce a sealed update; the same one again gives its present state."""

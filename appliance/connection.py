@@ -194,8 +194,9 @@ class Connection:
 
     def _signed(self, method: str, path: str, body: bytes) -> dict[str, str]:
         # The server sees the path behind the URL's own prefix, if it has one.
-        full = httpx2.URL(self.url + path).path
-        return sign_request(self._key, self._hospital, method, full, "", body, int(self._clock()))
+        url = httpx2.URL(self.url + path)
+        query, now = url.query.decode(), int(self._clock())
+        return sign_request(self._key, self._hospital, method, url.path, query, body, now)
 
     def _read(self, response: httpx2.Response) -> Answer:
         # Raw and counted: neither a compressed nor an endless answer can fill the memory.

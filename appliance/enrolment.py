@@ -118,8 +118,8 @@ def enrol(invite_file: Path, paths: Paths, network: NetworkSection) -> Enrolment
 def _check_same(existing: Enrolment, invite: Invite, paths: Paths) -> None:
     """Refuse an invite that would replace whom this appliance trusts. Raises IdentityError."""
     start_afresh = (
-        f"use another --home; or, to leave it, move {paths.enrolment}, {paths.rounds} and "
-        f"{paths.adapters / 'global'} away first: they belong to it."
+        f"use another --home; or, to leave it, move {paths.enrolment}, {paths.rounds}, "
+        f"{paths.audit} and {paths.adapters / 'global'} away first: they belong to it."
     )
     if (existing.federation, existing.hospital) != (invite.federation, invite.hospital):
         raise IdentityError(

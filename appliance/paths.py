@@ -58,6 +58,11 @@ class Paths:
         """The folder of one round: descriptor, trained adapter, sealed update, receipt."""
         return self.rounds / f"{number:04d}"
 
+    @property
+    def audit(self) -> Path:
+        """What was seen of the coordinator's audit log, and proofs from it."""
+        return self.home / "audit"
+
     def listing(self) -> dict[str, str]:
         """Name -> path, for people and scripts."""
         names = (
@@ -70,6 +75,7 @@ class Paths:
             "models",
             "adapters",
             "rounds",
+            "audit",
         )
         return {name: str(getattr(self, name)) for name in names}
 

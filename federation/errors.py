@@ -6,6 +6,7 @@ FedMedError
 │   ├── DataError         2  training data
 │   └── ModelError        2  base model: missing, incomplete, other digest
 ├── IdentityError         3  invite, token, key, signature, enrolment
+│   └── AuditError        3  the coordinator's log contradicts itself or what is held here
 ├── PolicyRefusal         4  the hospital's own policy forbids it
 ├── RoundError            5  no such round, closed, already delivered
 │   └── RoundClosed       5
@@ -85,6 +86,13 @@ class IdentityError(FedMedError):
     slug = "identity"
     status = 401
     default_hint = "`appliance doctor` checks keys and enrolment; else ask the coordinator."
+
+
+class AuditError(IdentityError):
+    """The audit log was rewritten, was shortened, or leaves something out."""
+
+    slug = "audit"
+    default_hint = "Keep all files, ask the coordinator's administrator and the other hospitals."
 
 
 class PolicyRefusal(FedMedError):

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 
 from federation.canonical import Message, Sha256
 from federation.messages import Count, Name, PositiveCount, RoundNumber, Timestamp
+from federation.signing import SignedDocument
 
 Kind = Literal[
     "founding",  # the federation's first, empty roster
@@ -84,6 +85,17 @@ class InclusionProof(Message):
     index: Count
     size: PositiveCount
     path: Path
+
+
+class Evidence(Message):
+    """That the coordinator logged an entry; verified with its public keys alone.
+
+    ``entry`` is a ``LogEntry`` as it was hashed, ``checkpoint`` a signed ``Checkpoint``.
+    """
+
+    entry: Entry
+    proof: InclusionProof
+    checkpoint: SignedDocument
 
 
 class ConsistencyProof(Message):

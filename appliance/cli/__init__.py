@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "Take part in a round, or train on local data only.",
     "sync": "Fetch the newest global adapter, verify and measure it.",
     "status": "Show the federation, the round and what this hospital has done.",
+    "audit": "Verify the coordinator's log of all its acts.",
     "ask": "Ask one question behind the guardrails.",
     "chat": "Hold a conversation behind the guardrails.",
     "safety": "Measure the guardrails.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from appliance import adapters, models
 from appliance.adapters import StoredAdapter
+from appliance.audit.services import watch
 from appliance.context import Context
 from appliance.engine import load_engine
 from appliance.events import Note, Phase, Sink
@@ -35,10 +36,12 @@ def sync(
     """Fetch the global adapter of round ``number``, or of the newest finished round.
 
     Its held-out loss is measured here and, where the policy lets ``loss_before`` leave, reported.
-    Raises RoundError when no round has finished, or round ``number`` has not.
+    Raises RoundError when no round has finished, or round ``number`` has not, AuditError when the
+    coordinator's log does not continue what was seen of it before.
     """
     with open_session(context) as session:
         sink(Phase("checking", "published rounds"))
+        watch(context, session)
         wanted = number or _newest_finished(session.client.current())
         folder = context.paths.round(wanted)
         verified = fetch_round(

@@ -97,7 +97,12 @@ def test_leaving_a_federation_names_all_that_belongs_to_it(desk: Desk) -> None:
     desk.enrol()
     with pytest.raises(IdentityError, match="already 'a' in 'demo-net'") as caught:
         desk.enrol(federation="other-net")
-    for path in (desk.paths.enrolment, desk.paths.rounds, desk.paths.adapters / "global"):
+    for path in (
+        desk.paths.enrolment,
+        desk.paths.rounds,
+        desk.paths.audit,
+        desk.paths.adapters / "global",
+    ):
         assert str(path) in caught.value.hint
 
 

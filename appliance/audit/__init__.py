@@ -1,0 +1,1 @@
+"""Watching the coordinator's audit log: it only grows, and holds what this hospital holds."""

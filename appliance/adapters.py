@@ -2,6 +2,7 @@
 
 adapters/global/0003/   the global adapter that round 3 published (0000: where it started)
 adapters/local/         the one trained on this hospital's data alone
+adapters/imported/NAME/ one from elsewhere (appliance.adapter_exchange)
 rounds/0003/adapter/    what this hospital trained in round 3
 """
 
@@ -11,7 +12,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +27,11 @@ from federation.canonical import Message, Sha256
 from federation.errors import InputError, StorageError
 from federation.files import storage_errors, sync_folder, write_atomically
 
-_CARD = "fedmed-adapter.json"
+CARD_NAME = "fedmed-adapter.json"
 _TEMPORARY = ".adapter-"
+_IMPORTED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LIST = "Choose base, local, global, round:N or an imported one: `appliance adapter list`."
+_TAKEN = {"base", "local", "global"}
 
 
 class AdapterCard(Message):
@@ -57,17 +61,18 @@ def store(
     folder: Path,
     card: AdapterCard,
     write_weights: Callable[[Path], None],
-    scaling: Scaling | None = None,
+    config: Mapping[str, object] | None = None,
 ) -> StoredAdapter:
     """Make an adapter folder in one step: it is whole, or it is not there.
 
-    ``write_weights`` is called with the path of the safetensors file; ``scaling`` is that of the
-    card's schema unless given. A folder that exists is replaced; until then it can be read. One
-    writer at a time. Raises StorageError.
+    ``write_weights`` is called with the path of the safetensors file; PEFT's ``config`` follows
+    from the card's schema unless given. A folder that exists is replaced; until then it can be
+    read. One writer at a time. Raises StorageError.
     """
     schema = card.adapter_schema
-    paths = [module.path for module in schema.modules]
-    config = peft_config(paths, schema.rank, scaling or Scaling(schema.alpha), card.base_name)
+    if config is None:
+        paths = [module.path for module in schema.modules]
+        config = peft_config(paths, schema.rank, Scaling(schema.alpha), card.base_name)
     with exclusive(folder.parent / ".adapters.lock"):
         _sweep(folder)
         with storage_errors(folder):
@@ -75,7 +80,7 @@ def store(
         try:
             write_weights(temporary / WEIGHTS_NAME)
             write_atomically(temporary / CONFIG_NAME, json.dumps(config, indent=2).encode())
-            write_atomically(temporary / _CARD, card.to_json())
+            write_atomically(temporary / CARD_NAME, card.to_json())
             with storage_errors(folder):
                 temporary.chmod(0o755)
                 _replace(folder, temporary)
@@ -116,7 +121,7 @@ def _present(folder: Path) -> Path | None:
 def load(folder: Path) -> StoredAdapter:
     """Read an adapter folder's card. Raises StorageError naming the file."""
     there = _present(folder) or folder
-    card = there / _CARD
+    card = there / CARD_NAME
     try:
         return StoredAdapter(there, AdapterCard.model_validate_json(card.read_bytes()))
     except (OSError, ValidationError) as error:
@@ -148,18 +153,46 @@ def global_rounds(paths: Paths) -> list[int]:
     return sorted(int(name) for name in there if name.isdigit())
 
 
+def imported_folder(paths: Paths, name: str) -> Path:
+    """Where the imported adapter of this name lies. Raises InputError for an impossible name."""
+    if not _IMPORTED.fullmatch(name) or name in _TAKEN:
+        raise InputError(
+            f"An imported adapter cannot be called {name!r}.",
+            hint="Up to 64 of A-Z a-z 0-9 . - _, and not base, local or global.",
+        )
+    return paths.adapters / "imported" / name
+
+
+def imported_names(paths: Paths) -> list[str]:
+    """The imported adapters, by name."""
+    return sorted(p.name for p in (paths.adapters / "imported").glob("[!.]*") if p.is_dir())
+
+
+def remove_imported(paths: Paths, name: str) -> None:
+    """Delete an imported adapter. Raises InputError when there is none of that name."""
+    folder = imported_folder(paths, name)
+    if _present(folder) is None:
+        raise InputError(f"There is no imported adapter {name!r}.", hint=_LIST)
+    with exclusive(folder.parent / ".adapters.lock"), storage_errors(folder):
+        for left in (folder, _aside(folder)):
+            if left.exists():
+                shutil.rmtree(left)
+
+
 def choices(paths: Paths) -> list[str]:
-    """What ``find`` finds here now: base, local and global where they exist, each round:N."""
+    """What ``find`` finds here now: base, local, global, each round:N, each imported one."""
     rounds = global_rounds(paths)
     local = ["local"] if _present(paths.adapters / "local") else []
     newest = ["global"] if rounds else []
-    return ["base", *local, *newest, *(f"round:{number}" for number in rounds)]
+    published = [f"round:{number}" for number in rounds]
+    return ["base", *local, *newest, *published, *imported_names(paths)]
 
 
 def find(paths: Paths, choice: str) -> StoredAdapter | None:
-    """The adapter a person means by base, local, global or round:N; None is the plain base.
+    """The adapter a person means by base, local, global, round:N or the name of an imported one.
 
-    ``global`` is the newest global adapter here, ``round:N`` the one that round N published.
+    None is the plain base. ``global`` is the newest global adapter here, ``round:N`` the one that
+    round N published.
     Raises InputError when there is no such adapter.
     """
     if choice == "base":
@@ -173,10 +206,10 @@ def find(paths: Paths, choice: str) -> StoredAdapter | None:
     elif found := re.fullmatch(r"round:(\d{1,6})", choice):
         folder = global_folder(paths, int(found[1]))
         remedy = f"`appliance sync --round {found[1]}` fetches it, once it is published."
+    elif _IMPORTED.fullmatch(choice):
+        folder, remedy = imported_folder(paths, choice), _LIST
     else:
-        raise InputError(
-            f"There is no adapter {choice!r}.", hint="Choose base, local, global or round:N."
-        )
+        raise InputError(f"There is no adapter {choice!r}.", hint=_LIST)
     if _present(folder) is None:
         raise InputError(f"There is no {choice} adapter here yet.", hint=remedy)
     return load(folder)

@@ -43,7 +43,7 @@ class LoraAdapter:
     """An adapter by canonical tensor name, in the dtype it came in, and how it is scaled.
 
     ``modules`` are the adapted layers of the base model, sorted by path. ``dropout`` matters to
-    who trains it further.
+    who trains it further; ``trained_on`` is the base model as the source calls it, if it does.
     """
 
     modules: tuple[ModuleShape, ...]
@@ -51,6 +51,7 @@ class LoraAdapter:
     scaling: Scaling
     tensors: Mapping[str, np.ndarray]
     dropout: float = 0.0
+    trained_on: str = ""
 
     @property
     def schema(self) -> AdapterSchema:
@@ -74,13 +75,14 @@ def make_adapter(
     scaling: Scaling,
     tensors: Mapping[str, np.ndarray],
     dropout: float,
+    trained_on: str,
 ) -> LoraAdapter:
     """The adapter, checked: its tensors are exactly those of ``modules``, finite, of one dtype.
 
     Raises AdapterError.
     """
     ordered = tuple(sorted(modules, key=lambda module: module.path))
-    adapter = LoraAdapter(ordered, rank, scaling, tensors, dropout)
+    adapter = LoraAdapter(ordered, rank, scaling, tensors, dropout, trained_on)
     check_layout({name: t.shape for name, t in tensors.items()}, adapter.schema.shapes())
     if len(dtypes := {tensor.dtype.name for tensor in tensors.values()}) > 1:
         raise AdapterError(

@@ -60,6 +60,7 @@ class _Config(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
     fine_tune_type: Literal["lora"] = "lora"
+    model: str = ""
     num_layers: int
     lora_parameters: _Parameters
 
@@ -98,6 +99,7 @@ def read_mlx(folder: Path, linears: Sequence[ModuleShape]) -> LoraAdapter:
             parameters.scaling,
             tensors,
             parameters.dropout,
+            config.model,
         )
     except AdapterError as error:
         raise AdapterError(
@@ -141,7 +143,7 @@ def _canonical(folder: Path, name: str, tensor: np.ndarray, known: dict[str, str
     return tensor_name(canonical, "A" if factor == "lora_a" else "B")
 
 
-def write_mlx(folder: Path, adapter: LoraAdapter) -> None:
+def write_mlx(folder: Path, adapter: LoraAdapter, base_name: str) -> None:
     """Write the two files into ``folder``, which exists, for ``mlx_lm.load(adapter_path=...)``.
 
     The tensors keep their dtype. Raises AdapterError where mlx-lm has no such layer, StorageError.
@@ -154,6 +156,7 @@ def write_mlx(folder: Path, adapter: LoraAdapter) -> None:
             tensors[f"{mlx_path(module.path)}.{name}"] = np.ascontiguousarray(tensor.T)
     config = {
         "fine_tune_type": "lora",
+        "model": base_name,
         "num_layers": len({layer_index(module.path) for module in adapter.modules}),
         "lora_parameters": {
             "rank": adapter.rank,

@@ -20,7 +20,6 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 
 _NO_MEANING_HERE = {
     "auto_mapping",
-    "base_model_name_or_path",
     "corda_config",
     "ensure_weight_tying",
     "eva_config",
@@ -56,6 +55,7 @@ class PeftConfig(BaseModel):
 
     peft_type: Literal["LORA"]
     task_type: Literal["CAUSAL_LM"] | None = None
+    base_model_name_or_path: str | None = None
     r: int = Field(gt=0)
     lora_alpha: float = Field(gt=0)
     use_rslora: bool = False
@@ -76,7 +76,9 @@ class PeftConfig(BaseModel):
     def targets(self, linears: Sequence[ModuleShape]) -> list[ModuleShape]:
         """Those of ``linears`` that PEFT would adapt."""
         # Adapters from before transformers 4.52 have the checkpoint's names.
-        return [m for m in linears if self._is_target(torch_path(m.path)) or self._is_target(m.path)]
+        return [
+            m for m in linears if self._is_target(torch_path(m.path)) or self._is_target(m.path)
+        ]
 
     def _is_target(self, path: str) -> bool:
         if self.exclude_modules and _matches(path, self.exclude_modules):

@@ -47,7 +47,12 @@ def read_peft(folder: Path, linears: Sequence[ModuleShape]) -> LoraAdapter:
         raise AdapterError(f"{folder} names a layer of the base model in two ways.")
     try:
         return make_adapter(
-            config.targets(linears), config.r, config.scaling, tensors, config.lora_dropout
+            config.targets(linears),
+            config.r,
+            config.scaling,
+            tensors,
+            config.lora_dropout,
+            config.base_model_name_or_path or "",
         )
     except AdapterError as error:
         raise AdapterError(

@@ -22,6 +22,7 @@ COMMANDS = {
     "audit": "Verify the coordinator's log of all its acts.",
     "ask": "Ask one question behind the guardrails.",
     "chat": "Hold a conversation behind the guardrails.",
+    "adapter": "List adapters; export them for PEFT or mlx-lm, import theirs.",
     "safety": "Measure the guardrails.",
     "paths": "Print where everything lies on disk.",
     "config": "Show the configuration and where each value comes from.",

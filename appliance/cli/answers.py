@@ -21,7 +21,7 @@ adapter_option = click.option(
     "--adapter",
     default="base",
     show_default=True,
-    help="base, local, global, or round:N for the global adapter of a round.",
+    help="base, local, global, round:N (the global adapter of a round) or an imported one.",
 )
 
 

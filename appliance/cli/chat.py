@@ -13,7 +13,9 @@ from appliance.context import Context
 from federation.errors import FedMedError
 from federation.terminal import json_option, report
 
-_HELP = "/adapter base|local|global|round:N switches, /new forgets the conversation, /quit ends."
+_HELP = (
+    "/adapter base|local|global|round:N|NAME switches, /new forgets the conversation, /quit ends."
+)
 
 if TYPE_CHECKING:
     from backends.base import ChatMessage, GenerateOptions

@@ -89,7 +89,7 @@ def test_peft_to_mlx_and_back_is_byte_exact(
         for folder in (first, other, last):
             folder.mkdir()
         write_peft(first, adapter, "tiny")
-        write_mlx(other, read_peft(first, linears))
+        write_mlx(other, read_peft(first, linears), "tiny")
         back = read_mlx(other, linears)
         write_peft(last, back, "tiny")
         assert same(back, adapter)
@@ -110,14 +110,14 @@ def test_mlx_to_peft_and_back_keeps_bytes_and_the_literal_scale(
         first, other, last = (Path(name) / part for part in ("first", "other", "last"))
         for folder in (first, other, last):
             folder.mkdir()
-        write_mlx(first, make(linears, rank, dtype=dtype))
+        write_mlx(first, make(linears, rank, dtype=dtype), "tiny")
         config = json.loads((first / mlx_folder.CONFIG_NAME).read_text())
         parameters = {"rank": rank, "scale": scale, "dropout": 0.0}
         parameters["keys"] = config["lora_parameters"]["keys"]
         config["lora_parameters"] = parameters
         (first / mlx_folder.CONFIG_NAME).write_text(json.dumps(config))
         write_peft(other, read_mlx(first, linears), "tiny")
-        write_mlx(last, read_peft(other, linears))
+        write_mlx(last, read_peft(other, linears), "tiny")
         found = files(last)
         assert found[mlx_folder.WEIGHTS_NAME] == files(first)[mlx_folder.WEIGHTS_NAME]
         assert json.loads(found[mlx_folder.CONFIG_NAME])["lora_parameters"]["scale"] == scale
@@ -249,7 +249,7 @@ def test_tensors_of_an_mlx_folder_that_do_not_fit_are_refused(
     tmp_path: Path, change: Callable[[Tensors], Tensors], reason: str
 ) -> None:
     linears = linears_of("model.")
-    write_mlx(tmp_path, make(linears))
+    write_mlx(tmp_path, make(linears), "tiny")
     save(tmp_path / mlx_folder.WEIGHTS_NAME, change)
     with pytest.raises(AdapterError, match=reason):
         read_mlx(tmp_path, linears)
@@ -275,7 +275,7 @@ def test_what_mlx_says_and_cannot_be_expressed_is_refused(
     tmp_path: Path, changes: dict[str, object], reason: str
 ) -> None:
     linears = linears_of("model.")
-    write_mlx(tmp_path, make(linears))
+    write_mlx(tmp_path, make(linears), "tiny")
     change_json(tmp_path / mlx_folder.CONFIG_NAME, **changes)
     with pytest.raises(AdapterError, match=reason):
         read_mlx(tmp_path, linears)
@@ -287,7 +287,7 @@ def test_what_mlx_says_and_cannot_be_expressed_is_refused(
 def test_layers_that_mlx_lm_does_not_have_are_refused(tmp_path: Path, path: str) -> None:
     modules = (ModuleShape(path=path, inputs=4, outputs=4),)
     with pytest.raises(AdapterError, match="mlx-lm cannot have"):
-        write_mlx(tmp_path, make(modules))
+        write_mlx(tmp_path, make(modules), "tiny")
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]"])

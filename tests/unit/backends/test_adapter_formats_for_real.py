@@ -146,7 +146,7 @@ def test_exports_give_the_logits_of_our_engine(family: str, tmp_path: Path) -> N
     np.testing.assert_array_equal(logits(found), expected)
 
     (tmp_path / "mlx").mkdir()
-    write_mlx(tmp_path / "mlx", adapter)
+    write_mlx(tmp_path / "mlx", adapter, "tiny")
     model, _ = mlx_lm.utils.load(str(folder), adapter_path=str(tmp_path / "mlx"))[:2]
     np.testing.assert_allclose(np.array(model(mx.array(TOKENS)))[0], expected, atol=2e-4, rtol=2e-4)
 
@@ -204,7 +204,7 @@ def test_an_adapter_that_mlx_lm_made_is_read(tmp_path: Path, keys: list[str] | N
     np.testing.assert_allclose(ours(base, adapter), expected, atol=2e-3, rtol=2e-4)
     saved = mx.load(str(tmp_path / mlx_folder.WEIGHTS_NAME))
     (tmp_path / "again").mkdir()
-    write_mlx(tmp_path / "again", adapter)
+    write_mlx(tmp_path / "again", adapter, "tiny")
     again = mx.load(str(tmp_path / "again" / mlx_folder.WEIGHTS_NAME))
     assert {n: np.array(t).tobytes() for n, t in saved.items()} == {
         n: np.array(t).tobytes() for n, t in again.items()
@@ -215,7 +215,7 @@ def test_what_mlx_lm_takes_silently_is_refused(tmp_path: Path) -> None:
     base = tiny_model()
     (tmp_path / "mlx").mkdir()
     adapter = random_adapter(read_card(base).linears, tmp_path / "source")
-    write_mlx(tmp_path / "mlx", adapter)
+    write_mlx(tmp_path / "mlx", adapter, "tiny")
     weights = tmp_path / "mlx" / mlx_folder.WEIGHTS_NAME
     tensors = mx.load(str(weights))
     tensors.pop("model.layers.0.mlp.up_proj.lora_b")

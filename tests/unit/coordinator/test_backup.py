@@ -1,0 +1,314 @@
+"""Backup while serving, restore elsewhere, and a round that goes on from there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from appliance.client import CoordinatorClient
+from appliance.connection import tls_context
+from appliance.enrolment import Enrolment
+from appliance.rounds.descriptor import fetch_round
+from appliance.rounds.outbox import Outbox
+from coordinator.backup import back_up, read_manifest
+from coordinator.config import load_config
+from coordinator.context import open_coordinator
+from coordinator.paths import Paths
+from coordinator.restore import restore
+from federation.canonical import file_sha256, sha256
+from federation.errors import ConfigError, FedMedError, IdentityError, InputError, StorageError
+from federation.messages import EngineInfo, PayloadHeader, Receipt
+from federation.tensors import write_tensors
+from tests.unit.coordinator.hospital import Hospital, trained
+from tests.unit.coordinator.test_serve import COORDINATOR, Home, free_port
+from tests.unit.coordinator.world import CARD, World
+
+
+@dataclass
+class Appliance:
+    """The appliance's own delivery: real client, real outbox, over TLS."""
+
+    hospital: Hospital
+    client: CoordinatorClient
+    outbox: Outbox
+    notes: list[object]
+
+    @classmethod
+    def of(cls, hospital: Hospital, folder: Path) -> Appliance:
+        invite = hospital.invite
+        assert invite is not None
+        enrolment = Enrolment(
+            federation=invite.federation,
+            hospital=hospital.name,
+            url=invite.url,
+            coordinator=invite.coordinator,
+            admin=invite.admin,
+            ca_certificate=invite.ca_certificate,
+        )
+        client = CoordinatorClient(
+            url=invite.url,
+            hospital=hospital.name,
+            key=hospital.identity.ed25519,
+            verify=tls_context(invite.ca_certificate, ""),
+        )
+        place = folder / f"appliance-{hospital.name}"
+        outbox = Outbox(place / "outbox", enrolment, hospital.identity)
+        verified = fetch_round(client, 1, place, enrolment, hospital.identity.public())
+        descriptor = verified.descriptor
+        adapter = place / "update.safetensors"
+        with adapter.open("wb") as file:
+            shapes = descriptor.adapter_schema.shapes()
+            write_tensors(file, shapes, trained(descriptor, hospital.name))
+        header = PayloadHeader(
+            codec="fp32",
+            rank=descriptor.adapter_schema.rank,
+            factors=descriptor.factors,
+            n_examples=10,
+            metrics={},
+            engine=EngineInfo(name="torch", version="2", quantisation="none"),
+            plaintext_sha256=file_sha256(adapter),
+        )
+        outbox.put(verified, header, adapter)
+        return cls(hospital, client, outbox, [])
+
+    def deliver(self) -> Receipt:
+        return self.outbox.deliver(self.client, lambda: time.time() + 60, self.notes.append)
+
+
+@pytest.fixture
+def home(folder: Path) -> Home:
+    made = Home(folder / "home", free_port(), folder / "events.log")
+    made.command("init", "--federation", "demo-net", "--port", str(made.port))
+    return made
+
+
+def test_a_round_goes_on_after_an_older_backup_was_restored(home: Home, folder: Path) -> None:
+    server = home.serve()
+    try:
+        (folder / "card.json").write_bytes(CARD.to_json())
+        appliances = []
+        for name in ("h01", "h02"):
+            hospital, invite = home.hospital(name, folder)
+            fingerprint = hospital.enrol(invite).json()["fingerprint"]
+            home.command("approve", name, "--fingerprint", fingerprint)
+            appliances.append(hospital)
+        home.command(
+            "round", "open", "--base", str(folder / "card.json"), "--rank", "2",
+            "--target-modules", "q_proj", "--steps", "3",
+        )  # fmt: skip
+        h01, h02 = (Appliance.of(hospital, folder) for hospital in appliances)
+        made = home.command("backup", str(folder / "backup"))
+        assert (made["round"], made["state"]) == (1, "open")
+        lost = h01.deliver()
+        assert lost.accepted
+        server.kill()
+        server.wait()
+
+        # The machine is gone; the wrapping key was kept elsewhere.
+        wrapping = folder / "safe.pem"
+        shutil.copy(Paths(home.folder).wrapping_key, wrapping)
+        shutil.rmtree(home.folder)
+        command = [*COORDINATOR, "restore", str(folder / "backup"), "--home", str(home.folder)]
+        done = subprocess.run(
+            [*command, "--wrapping-key", str(wrapping), "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["unfinished"] == 1
+        server = home.serve()
+        # It holds a receipt; the coordinator does not hold the update.
+        again = h01.deliver()
+        assert again.accepted
+        assert again.upload_id == lost.upload_id
+        assert any("lost this update" in str(note) for note in h01.notes)
+        assert h02.deliver().accepted
+        for _ in range(200):
+            if appliances[0].current().state == "published":
+                break
+            time.sleep(0.05)
+        record = appliances[0].record(1)
+        assert [c.hospital for c in record.contributions] == ["h01", "h02"]
+        adapter = appliances[1].request("GET", f"/v1/adapters/{record.adapter_sha256}").content
+        assert sha256(adapter) == record.adapter_sha256
+        # Nothing is sent a third time.
+        assert h01.deliver() == again
+    finally:
+        for process in home.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def halfway(world: World) -> World:
+    """A round with one update accepted and one half sent, after a round that was published."""
+    h01, h02 = world.member("h01"), world.member("h02")
+    world.open(quorum=1)
+    h01.upload(h01.seal(1))
+    h02.upload(h02.seal(1))
+    world.advance(1)
+    world.open()
+    h01.upload(h01.seal(2))
+    update = h02.seal(2)
+    h02.announce(update)
+    h02.part(update, 0, update.body[:300])
+    return world
+
+
+def back_up_to(world: World, name: str = "backup") -> Path:
+    target = world.paths.home.parent / name
+    back_up(world.paths, "demo-net", target, world.clock())
+    return target
+
+
+def restored(world: World) -> Paths:
+    return Paths(world.paths.home.with_name("restored"))
+
+
+def test_everything_but_the_wrapping_and_admin_keys_is_in_a_backup(halfway: World) -> None:
+    target = back_up_to(halfway)
+    held = {file.path for file in read_manifest(target).files}
+    there = {
+        path.relative_to(halfway.paths.home).as_posix()
+        for path in halfway.paths.home.rglob("*")
+        if path.is_file() and not path.name.endswith("-journal")
+    }
+    assert there - held == {"keys/wrapping.pem", "admin/admin.pem"}
+    assert held - there == set()
+    for path in target.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0
+    wrapping = halfway.coordinator.wrapping.key
+    assert not any(wrapping in path.read_bytes() for path in target.rglob("*") if path.is_file())
+
+
+def test_a_restored_coordinator_is_as_it_was(halfway: World) -> None:
+    target, paths = back_up_to(halfway), restored(halfway)
+    done = restore(target, paths, halfway.paths.wrapping_key)
+    assert done.unfinished == 2
+    other = open_coordinator(paths, load_config(paths.config), clock=halfway.clock)
+    ours = halfway.coordinator
+    assert other.store.rounds.newest() == ours.store.rounds.newest()
+    rows = other.store.uploads.of_round(2)
+    assert rows == ours.store.uploads.of_round(2)
+    assert {(row.state, row.offset) for row in rows} >= {("active", 300)}
+    for row in rows:
+        assert other.blobs.body(row.upload_id).stat().st_size == row.offset
+    assert other.roster() == ours.roster()
+    assert other.store.log.head() == ours.store.log.head()
+    assert paths.wrapping_key.read_bytes() == halfway.paths.wrapping_key.read_bytes()
+    other.store.database.close()
+
+
+@pytest.mark.parametrize("where", ["coordinator.sqlite", "adapters", "uploads", "keys"])
+def test_a_damaged_backup_is_refused(halfway: World, where: str) -> None:
+    target, paths = back_up_to(halfway), restored(halfway)
+    victim = target / where
+    if victim.is_dir():
+        victim = next(victim.iterdir())
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    with pytest.raises(StorageError, match=victim.name):
+        restore(target, paths, halfway.paths.wrapping_key)
+    assert not paths.home.exists()
+    victim.unlink()
+    with pytest.raises(StorageError, match="missing"):
+        restore(target, paths, halfway.paths.wrapping_key)
+    assert list(paths.home.parent.glob(".restored*")) == []
+
+
+def test_what_a_restore_refuses(halfway: World, folder: Path) -> None:
+    target, paths = back_up_to(halfway), restored(halfway)
+    other = folder / "other"
+    stranger = World.create(other)
+    stranger.client.close()
+    cases: list[tuple[type[FedMedError], str, Path, Paths, Path]] = [
+        (IdentityError, "round 2", target, paths, stranger.paths.wrapping_key),
+        (IdentityError, "cannot be read", target, paths, folder / "nowhere.pem"),
+        (ConfigError, "not empty", target, halfway.paths, halfway.paths.wrapping_key),
+        (InputError, "no backup", other, paths, halfway.paths.wrapping_key),
+    ]
+    for kind, message, source, home, key in cases:
+        with pytest.raises(kind, match=message):
+            restore(source, home, key)
+    text = (target / "manifest.json").read_text()
+    (target / "manifest.json").write_text(text.replace('"keys/', '"../keys/'))
+    with pytest.raises(InputError, match="no backup"):
+        restore(target, paths, halfway.paths.wrapping_key)
+    (target / "manifest.json").write_text(
+        text.replace(f'"revision":"{read_revision(text)}"', '"revision":"9999"')
+    )
+    with pytest.raises(StorageError, match="9999"):
+        restore(target, paths, halfway.paths.wrapping_key)
+    assert not paths.home.exists()
+    stranger.coordinator.store.database.close()
+
+
+def read_revision(text: str) -> str:
+    found = json.loads(text)["revision"]
+    assert isinstance(found, str)
+    return found
+
+
+def test_without_the_wrapping_key_a_round_can_only_be_aborted(
+    halfway: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from coordinator.cli import cli
+    from federation.terminal import run
+
+    target, paths = back_up_to(halfway), restored(halfway)
+    assert run(cli, ["restore", str(target), "--home", str(paths.home)]) == 2
+    assert "--without-wrapping-key" in capsys.readouterr().err
+    arguments = ["restore", str(target), "--home", str(paths.home), "--without-wrapping-key"]
+    assert run(cli, arguments) == 0
+    assert "round close --abort" in capsys.readouterr().out
+    assert run(cli, ["--home", str(paths.home), "round", "close", "--abort"]) == 0
+    other = open_coordinator(paths, load_config(paths.config))
+    newest = other.store.rounds.newest()
+    assert newest is not None
+    assert newest.state == "aborted"
+    other.store.database.close()
+
+
+def test_a_backup_never_replaces_another(halfway: World) -> None:
+    back_up_to(halfway)
+    with pytest.raises(InputError, match="exists already"):
+        back_up_to(halfway)
+    # What a killed backup left is no hindrance.
+    (halfway.paths.home.parent / ".later.new").mkdir()
+    assert read_manifest(back_up_to(halfway, "later")).round == 2
+
+
+def test_a_round_that_ends_meanwhile_is_copied_as_ended(
+    halfway: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coordinator import backup
+    from coordinator.rounds import Request
+
+    copied = backup.copy_sqlite
+    calls: list[Path] = []
+
+    def then_the_round_ends(source: Path, target: Path) -> None:
+        copied(source, target)
+        if not calls:
+            halfway.advance(2, Request.ABORT)
+        calls.append(target)
+
+    monkeypatch.setattr(backup, "copy_sqlite", then_the_round_ends)
+    manifest = read_manifest(back_up_to(halfway))
+    assert (manifest.round, manifest.state, len(calls)) == (2, "aborted", 2)
+    assert not any(file.path.startswith("uploads/") for file in manifest.files)
+
+
+def test_a_backup_leaves_nothing_when_the_disk_refuses(halfway: World) -> None:
+    target = halfway.paths.home.parent / "file" / "backup"
+    target.parent.write_bytes(b"in the way")
+    with pytest.raises(StorageError):
+        back_up(halfway.paths, "demo-net", target, 0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,9 +16,18 @@ from appliance.view import watch
 from federation.errors import BackendError, InputError
 from federation.terminal import emit, json_option
 
+if TYPE_CHECKING:
+    from appliance.rounds.participation import RoundOutcome
+
 
 @click.command("train")
 @click.option("--round", "number", type=click.IntRange(1), help="Take part in this round.")
+@click.option("--follow", is_flag=True, help="Take part in every round as it opens, until stopped.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    help="With --follow: end after so many delivered by this run, once the last is over.",
+)
 @click.option("--local", "local", is_flag=True, help="Train on this hospital's data alone instead.")
 @click.option("--dry-run", is_flag=True, help="Check data, model, memory, policy and round only.")
 @click.option(
@@ -41,6 +51,8 @@ def command(
     context: Context,
     /,
     number: int | None,
+    follow: bool,
+    rounds: int | None,
     local: bool,
     dry_run: bool,
     target_modules: str | None,
@@ -52,21 +64,26 @@ def command(
     """Take part in a round of the federation, or train on local data only.
 
     In a round the recipe comes from the coordinator and the hospital's policy has the last word.
-    The same command after a crash continues: a finished training is never repeated.
+    The same command after a crash continues: a finished training is never repeated. With --follow
+    it waits for rounds and for a coordinator that is away; SIGINT and SIGTERM end it.
     """
-    if local == (number is not None):
-        raise InputError("Say either --round N or --local.")
+    if [number is not None, follow, local].count(True) != 1:
+        raise InputError("Say one of --round N, --follow and --local.")
+    if rounds and not follow:
+        raise InputError("--rounds belongs to --follow.")
     modules = target_modules.split(",") if target_modules else None
     shape = {"target_modules": modules, "rank": rank, "alpha": alpha}
-    if number is None:
-        if dry_run:
-            raise InputError("--dry-run checks a round: give --round N.")
+    if number is None and dry_run:
+        raise InputError("--dry-run checks a round: give --round N.")
+    if local:
         _local(context, shape, recipe, as_json)
         return
     if given := [name for name, value in {**shape, **recipe}.items() if value is not None]:
         flag = given[0].replace("_", "-")
         raise InputError(f"In a round the recipe is the coordinator's; leave out --{flag}.")
-    if dry_run:
+    if number is None:
+        _follow(context, rounds, as_json)
+    elif dry_run:
         _dry_run(context, number, as_json)
     else:
         _round(context, number, as_json)
@@ -89,7 +106,32 @@ def _round(context: Context, number: int, as_json: bool) -> None:
 
     with watch(as_json=as_json) as sink:
         outcome = take_part(context, number, sink)
-    done = outcome.training
+    _report(outcome, as_json)
+
+
+def _follow(context: Context, rounds: int | None, as_json: bool) -> None:
+    from appliance.rounds.following import follow
+
+    delivered: list[int] = []
+
+    def report(outcome: RoundOutcome) -> None:
+        delivered.append(outcome.round)
+        _report(outcome, as_json)
+
+    # A service manager stops with SIGTERM: as harmless here as the person's own Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ended = "complete"
+    try:
+        with watch(as_json=as_json) as sink:
+            follow(context, sink, report, rounds=rounds)
+    except KeyboardInterrupt:
+        ended = "stopped"
+    text = f"{ended.capitalize()}: {len(delivered)} rounds delivered."
+    emit({"ended": ended, "rounds": delivered}, text, as_json=as_json)
+
+
+def _report(outcome: RoundOutcome, as_json: bool) -> None:
+    number, done = outcome.round, outcome.training
     data = {
         "round": number,
         "receipt": outcome.receipt.model_dump(),

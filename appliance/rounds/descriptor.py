@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from appliance.client import CoordinatorClient
 from appliance.enrolment import Enrolment
 from federation.canonical import Message
-from federation.errors import IdentityError, StorageError
+from federation.errors import IdentityError, RoundError, StorageError
 from federation.files import write_atomically
 from federation.messages import SUITE, PublicIdentity, Roster, RoundDescriptor
 from federation.signing import SignedDocument
@@ -53,7 +53,7 @@ def _verify(
     _same_federation("roster", members.federation, enrolment)
     member = members.member(enrolment.hospital)
     if member is None or member.identity != own:
-        raise IdentityError(
+        raise RoundError(
             f"{enrolment.hospital!r} is not on the roster of round {descriptor.round}.",
             hint="The coordinator approves a hospital before it opens a round.",
         )
@@ -115,8 +115,8 @@ def fetch_round(
 ) -> VerifiedRound:
     """The round's verified descriptor, from ``folder`` where it was kept, else fetched and kept.
 
-    Raises RoundError when there is no such round, IdentityError when anything does not verify or
-    the roster is older than one that an earlier round had.
+    Raises RoundError when there is no such round or this hospital is not on its roster,
+    IdentityError when anything does not verify or the roster is older than an earlier round's.
     """
     newest = folder.parent / _NEWEST
     signed, roster = _read(folder / _DESCRIPTOR), _read(folder / _ROSTER)

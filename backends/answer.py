@@ -6,7 +6,7 @@ knowing when the answer ends are the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -109,7 +109,7 @@ class Conversation(Protocol):
         """Logits (vocabulary,) float32 after ``tokens``, which continue the known ones."""
 
 
-def stream(answer: Answer, conversation: Conversation) -> Iterator[Token]:
+def stream(answer: Answer, conversation: Conversation) -> Generator[Token, None, None]:
     """The answer's tokens, computing only what the conversation does not know yet."""
     conversation.rewind(answer.tokens)
     while answer.finish is None:

@@ -8,7 +8,7 @@ ids, everything else as plain Python numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -36,7 +36,8 @@ class Probe:
     is available, but never chosen by itself: it serves tests.
 
     ``device`` is metal, cuda, mps or cpu; ``reason`` is a sentence for people, with the device's
-    name. ``memory_bytes`` is the GPU's own memory, or the machine's where it has none of its own.
+    name. ``memory_bytes`` is the GPU's own memory, or the machine's where it has none of its own;
+    ``free_bytes`` of it are free at present.
     """
 
     backend: str
@@ -46,6 +47,7 @@ class Probe:
     engine: str = ""
     version: str = ""
     memory_bytes: int = 0
+    free_bytes: int = 0
     forward_tokens: int = 8192
     quantisations: tuple[Quantisation, ...] = ("none",)
     only_by_name: bool = False
@@ -258,7 +260,7 @@ class LoadedModel(Protocol):
 
     def generate(
         self, messages: Sequence[ChatMessage], options: GenerateOptions
-    ) -> Iterator[Token]:
+    ) -> Generator[Token, None, None]:
         """The answer as a stream; closing the iterator stops the generation.
 
         Keys and values of the conversation stay known, within the bounds of

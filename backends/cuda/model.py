@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -115,7 +115,7 @@ class TorchModel:
 
     def generate(
         self, messages: Sequence[ChatMessage], options: GenerateOptions
-    ) -> Iterator[Token]:
+    ) -> Generator[Token, None, None]:
         """See ``LoadedModel.generate``."""
         answer = self._answer(messages, options)
         use_threads(self._threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,12 +23,14 @@ from backends.base import (
     TrainResult,
 )
 from backends.batches import check_examples
+from backends.checkpoints import job_identity
 from backends.conversations import Conversations
 from backends.mlx.evaluation import evaluate
 from backends.mlx.generation import Conversation, answer_together
 from backends.mlx.head import Head
 from backends.mlx.lora import Lora
 from backends.mlx.memory import release_memory
+from backends.mlx.probe import device
 from backends.mlx.training import train
 from backends.tokens import ChatTokenizer
 from federation.adapter import AdapterSchema
@@ -100,8 +102,9 @@ class MlxModel:
         # They would be of no use to the adapter as it becomes, and training needs the memory.
         self._conversations.forget()
         self._becomes(f"trained {secrets.token_hex()}")
+        identity = self._identity(job, lora) if job.checkpoints is not None else {}
         try:
-            return train(self._model, self._head, lora, job, progress)
+            return train(self._model, self._head, lora, job, progress, identity)
         finally:
             release_memory()
 
@@ -109,12 +112,12 @@ class MlxModel:
         self, examples: Sequence[Example], progress: Progress | None = None
     ) -> list[ExampleLoss]:
         """See ``LoadedModel.losses``."""
-        check_examples(examples)
+        check_examples(examples, self._context)
         return evaluate(self._model, self._head, examples, progress)
 
     def generate(
         self, messages: Sequence[ChatMessage], options: GenerateOptions
-    ) -> Iterator[Token]:
+    ) -> Generator[Token, None, None]:
         """See ``LoadedModel.generate``."""
         answer = self._answer(messages, options)
         adapter, changes = self._adapter, self._changes
@@ -144,6 +147,14 @@ class MlxModel:
     def _answer(self, messages: Sequence[ChatMessage], options: GenerateOptions) -> Answer:
         prompt = self._tokenizer.prompt(messages)
         return Answer(self._tokenizer, prompt, options, context=self._context)
+
+    def _identity(self, job: TrainJob, lora: Lora) -> dict[str, str]:
+        return job_identity(
+            job,
+            engine=f"{self.engine} on {device()}, {self._head.dtype}",
+            quantisation=self._quantisation,
+            parent=fingerprint(lora.tensors(), lora.schema),
+        )
 
     def _active(self) -> Lora:
         if self._lora is None:

@@ -334,7 +334,7 @@ def test_answers_are_a_stream_that_can_be_closed(model: LoadedModel) -> None:
     assert all(0 < token.probability <= 1 for token in whole)
     stream = model.generate(QUESTION, options)
     assert next(stream).text == whole[0].text
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     again = list(model.generate(QUESTION, options))
     assert [token.text for token in again] == [token.text for token in whole]
     # The second time keys and values of the question are known, in another batch of sums.
@@ -373,7 +373,7 @@ def test_an_adapter_may_change_while_an_answer_is_open(model: LoadedModel, tmp_p
     stream = model.generate(QUESTION, GenerateOptions(max_tokens=12))
     next(stream)
     model.attach(adapter, schema)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     after = answer(model)
     model.attach(adapter, schema)
     assert answer(model) == after

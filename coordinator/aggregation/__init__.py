@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from coordinator.aggregation._gram import gram
 from coordinator.aggregation._types import (
     Combiner,
     Inputs,
@@ -51,6 +52,7 @@ __all__ = [
     "Weighting",
     "discover",
     "get",
+    "gram",
     "kind",
 ]
 

@@ -28,7 +28,10 @@ class Head:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        width = model(_ids(3)).shape[-1]
+        logits = model(_ids(3))
+        width = logits.shape[-1]
+        self.dtype = str(logits.dtype).removeprefix("mlx.core.")
+        """The numbers that the model computes in, such as bfloat16."""
         for path, module in model.named_modules():
             if isinstance(module, _KINDS) and module.weight.shape[0] == width:
                 self.path = path

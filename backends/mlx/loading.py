@@ -8,8 +8,9 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
-# The public names of mlx-lm go through this one, and it tells which class a model type has.
+# Private, but the default of a public parameter: it tells which class a model type has.
 from mlx_lm.utils import _get_classes
 from mlx_lm.utils import load_model as read_model
 
@@ -50,8 +51,7 @@ def load_model(base: Path, *, quantisation: Quantisation) -> MlxModel:
         if quantisation in BITS:
             _quantise(model, head, BITS[quantisation])
         mx.eval(model.parameters())
-    text = config.get("text_config", config)
-    context = text.get("max_position_embeddings", 1 << 30)
+    context = _context(model, config.get("text_config", config))
     return MlxModel(model, head, names, tokenizer, quantisation=quantisation, context=context)
 
 
@@ -109,6 +109,15 @@ def _set_numbers(model: nn.Module) -> None:
         model.set_dtype(mx.bfloat16)
     else:
         model.set_dtype(mx.bfloat16, lambda dtype: dtype == mx.float16)
+
+
+def _context(model: nn.Module, config: Config) -> int:
+    """Tokens that the model reads; within its window where mlx-lm leaves a sliding one out."""
+    context: int = config.get("max_position_embeddings") or 1 << 30
+    window: int | None = config.get("sliding_window")
+    if window and not any(isinstance(x, RotatingKVCache) for x in make_prompt_cache(model)):
+        return min(context, window)
+    return context
 
 
 def _quantise(model: nn.Module, head: Head, bits: int) -> None:

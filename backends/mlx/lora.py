@@ -128,7 +128,7 @@ class KeyedDropout(nn.Module):
         self._key = key
 
     def __call__(self, x: mx.array) -> mx.array:
-        """``x`` with some entries zero and the others larger; ``x`` itself while there is no key."""
+        """``x``, some of it zero and the rest larger; unchanged while there is no key."""
         if self._key is None or self._kept == 1.0:
             return x
         return mx.random.bernoulli(self._kept, x.shape, key=self._key) * x * (1.0 / self._kept)

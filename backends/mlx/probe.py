@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from backends.base import Probe, Quantisation
+from backends.memory import free_bytes, ram_bytes
 
 _NEEDED = ("mlx", "mlx_lm", "transformers")
 
@@ -32,7 +32,7 @@ def probe() -> Probe:
             available=False,
             reason=f"{', '.join(missing)} not installed; pip install 'fedmed[mlx]'.",
         )
-    found, memory = device(), _ram()
+    found, memory = device(), ram_bytes()
     words = (
         f"Apple's GPU through Metal, {memory / 2**30:.0f} GiB of shared memory"
         if found == "metal"
@@ -48,6 +48,7 @@ def probe() -> Probe:
         engine="mlx",
         version=mlx_version,
         memory_bytes=memory,
+        free_bytes=free_bytes(),
         forward_tokens=FORWARD_TOKENS[found],
         quantisations=QUANTISATIONS,
     )
@@ -58,7 +59,3 @@ def _version() -> str:
         return version("mlx")
     except PackageNotFoundError:
         return "of unknown version"
-
-
-def _ram() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

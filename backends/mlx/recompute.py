@@ -13,8 +13,11 @@ from backends.mlx.lora import Arrays, Lora
 
 
 @contextmanager
-def recomputing(model: nn.Module, lora: Lora) -> Iterator[None]:
-    """While this lasts, every layer of ``model`` keeps only what it was given."""
+def recomputing(model: nn.Module, lora: Lora, *, wanted: bool) -> Iterator[None]:
+    """Forward passes inside keep only what each layer was given, where that is ``wanted``."""
+    if not wanted:
+        yield
+        return
     layers = model.layers
     plain = list(layers)
     layers[:] = [_Recomputing(layer, lora) for layer in plain]
@@ -24,11 +27,10 @@ def recomputing(model: nn.Module, lora: Lora) -> Iterator[None]:
         layers[:] = plain
 
 
-class _Recomputing(nn.Module):
+class _Recomputing:
     """Stands in for a layer; its factors are arguments, so that they get their gradients."""
 
     def __init__(self, layer: nn.Module, lora: Lora) -> None:
-        super().__init__()
         self._layer, self._lora = layer, lora
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (each model has its own)
@@ -39,7 +41,4 @@ class _Recomputing(nn.Module):
         return mx.checkpoint(compute)(self._lora.arrays_in(self._layer), *args)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self._layer, name)
+        return getattr(self._layer, name)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from coordinator.context import Coordinator
 from coordinator.store.members import Candidate, InviteRow
+from coordinator.store.rotations import Rotation
 from federation.canonical import sha256
 from federation.errors import IdentityError, InputError
 from federation.log import Kind
@@ -109,7 +110,7 @@ def approve(
 
     ``expected`` is the fingerprint that the hospital read out. Raises InputError, IdentityError.
     """
-    _check_admin(coordinator, admin)
+    check_admin(coordinator, admin)
     entry = candidate(coordinator, hospital)
     found = fingerprint(entry.identity)
     if expected is not None and expected.strip().upper() != found:
@@ -122,7 +123,9 @@ def approve(
     if roster.member(hospital) == member:
         return roster
     others = [m for m in roster.members if m.hospital != hospital]
-    return _sign(coordinator, admin, roster, [*others, member], kind="approval", hospital=hospital)
+    return sign_roster(
+        coordinator, admin, roster, [*others, member], kind="approval", hospital=hospital
+    )
 
 
 def revoke(coordinator: Coordinator, admin: Identity, hospital: str) -> Roster:
@@ -130,15 +133,16 @@ def revoke(coordinator: Coordinator, admin: Identity, hospital: str) -> Roster:
 
     Raises InputError when it is no member, IdentityError for another admin key.
     """
-    _check_admin(coordinator, admin)
+    check_admin(coordinator, admin)
     roster = coordinator.roster()
     if roster.member(hospital) is None:
         raise InputError(f"{hospital} is not on the roster.", hint="`coordinator status` shows it.")
     others = [m for m in roster.members if m.hospital != hospital]
-    return _sign(coordinator, admin, roster, others, kind="revocation", hospital=hospital)
+    return sign_roster(coordinator, admin, roster, others, kind="revocation", hospital=hospital)
 
 
-def _check_admin(coordinator: Coordinator, admin: Identity) -> None:
+def check_admin(coordinator: Coordinator, admin: Identity) -> None:
+    """Raises IdentityError unless this is the federation's admin key."""
     if admin.public() != coordinator.admin:
         raise IdentityError(
             "This is not the federation's admin key.",
@@ -146,7 +150,7 @@ def _check_admin(coordinator: Coordinator, admin: Identity) -> None:
         )
 
 
-def _sign(
+def sign_roster(
     coordinator: Coordinator,
     admin: Identity,
     before: Roster,
@@ -154,7 +158,9 @@ def _sign(
     *,
     kind: Kind,
     hospital: str,
+    rotation: Rotation | None = None,
 ) -> Roster:
+    """Sign and keep the roster that follows ``before``; ``kind`` is why, for the audit log."""
     roster = Roster(
         federation=before.federation,
         version=before.version + 1,
@@ -165,5 +171,6 @@ def _sign(
         SignedDocument.sign(roster, admin, "roster"),
         kind=kind,
         hospital=hospital,
+        rotation=rotation,
     )
     return roster

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coordinator.context import Coordinator
+from coordinator.rotation import same_member
 from coordinator.rounds import Facts, State
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
@@ -22,12 +23,12 @@ def gather(
 ) -> Facts:
     """The same, of the round's roster and uploads.
 
-    A member revoked while the round is open no longer counts.
+    A member revoked while the round is open no longer counts, also if it is invited anew.
     """
     descriptor = row.descriptor
     expected = frozenset(m.hospital for m in roster.members)
     if row.state is State.OPEN:
-        expected &= {m.hospital for m in coordinator.roster().members}
+        expected = _still_members(coordinator, roster)
     return Facts(
         state=row.state,
         expected=expected,
@@ -38,6 +39,15 @@ def gather(
         extensions_left=descriptor.extensions - (row.extended.automatic if row.extended else 0),
         heard=last_heard(coordinator, row.number, uploads),
         awake_since=coordinator.awake_since,
+    )
+
+
+def _still_members(coordinator: Coordinator, then: Roster) -> frozenset[str]:
+    now = {m.hospital: m.identity for m in coordinator.roster().members}
+    return frozenset(
+        member.hospital
+        for member in then.members
+        if member.hospital in now and same_member(coordinator, member, now[member.hospital])
     )
 
 

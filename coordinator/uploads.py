@@ -10,7 +10,7 @@ from coordinator.facts import facts_of
 from coordinator.rounds import Action, State, decide
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
-from coordinator.verification import check_manifest, open_verified
+from coordinator.verification import check_manifest, open_verified, signer_of
 from federation.envelope import parse_manifest, verify_signatures
 from federation.errors import AdapterError, EnvelopeError, RoundClosed, RoundError
 from federation.messages import (
@@ -40,8 +40,9 @@ def announce(
     if known is not None:
         return _same(known, member, request), False
     row = open_round(coordinator, number)
-    check_manifest(coordinator, row, member, manifest)
-    verify_signatures(request, member.identity)
+    signer = signer_of(coordinator, row.descriptor, member)
+    check_manifest(row, signer, manifest)
+    verify_signatures(request, signer.identity)
     new = UploadRow(
         upload_id=manifest.upload_id,
         round=number,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from coordinator.context import Coordinator
+from coordinator.facts import round_roster
+from coordinator.rotation import same_member
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.adapter import AdapterSchema, Factors
 from federation.canonical import sha256
 from federation.envelope import open_update, sealed_length
 from federation.errors import AdapterError, EnvelopeError, RoundError, StorageError
-from federation.messages import Manifest, Member, PayloadHeader, Roster, RoundDescriptor
+from federation.messages import Manifest, Member, PayloadHeader, RoundDescriptor
 from federation.round_keys import private_key
 from federation.signing import fingerprint
 from federation.tensors import header_bytes
@@ -26,12 +28,12 @@ def largest_update(schema: AdapterSchema, factors: Factors) -> int:
     return sealed_length(header + 4 * schema.n_parameters(factors) + _PAYLOAD_HEADER)
 
 
-def check_manifest(
-    coordinator: Coordinator, row: RoundRow, member: Member, manifest: Manifest
-) -> None:
-    """Refuse a manifest that was made for another context. Raises EnvelopeError, RoundError."""
+def check_manifest(row: RoundRow, member: Member, manifest: Manifest) -> None:
+    """Refuse a manifest that was made for another context. Raises EnvelopeError, RoundError.
+
+    ``member`` is as in the round's roster (``signer_of``).
+    """
     descriptor = row.descriptor
-    _check_takes_part(coordinator, descriptor, member)
     expected = {
         "federation": descriptor.federation,
         "round": descriptor.round,
@@ -59,16 +61,19 @@ def check_manifest(
         )
 
 
-def _check_takes_part(
-    coordinator: Coordinator, descriptor: RoundDescriptor, member: Member
-) -> None:
-    document = coordinator.store.members.roster_by_digest(descriptor.roster_sha256)
-    assert document is not None
-    if document.open(Roster, coordinator.admin, "roster").member(member.hospital) != member:
+def signer_of(coordinator: Coordinator, descriptor: RoundDescriptor, member: Member) -> Member:
+    """The member with the keys that it signs this round's updates with: its roster's.
+
+    They stay so when the member's keys are rotated meanwhile. Raises RoundError for one that
+    joined, or was invited anew, after the round opened.
+    """
+    then = round_roster(coordinator, descriptor).member(member.hospital)
+    if then is None or not same_member(coordinator, then, member.identity):
         raise RoundError(
-            f"{member.hospital} joined, or changed its keys, after this round opened.",
+            f"{member.hospital} joined after this round opened.",
             hint="It takes part from the next round on.",
         )
+    return then
 
 
 def open_verified(coordinator: Coordinator, round_row: RoundRow, row: UploadRow) -> PayloadHeader:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fastapi import FastAPI
 
-from coordinator.api import adapters, enrolments, health, log, problems, rounds, uploads
+from coordinator.api import adapters, enrolments, health, keys, log, problems, rounds, uploads
 from coordinator.api.observing import Observed
 from coordinator.context import Coordinator
 from coordinator.limits import Limits
@@ -36,6 +36,6 @@ def create_app(coordinator: Coordinator, lifespan: Lifespan | None = None) -> Fa
     app.state.background = None
     app.add_middleware(Observed, emit=coordinator.emit, metrics=metrics)
     problems.install(app)
-    for module in (enrolments, rounds, uploads, adapters, log, health):
+    for module in (enrolments, keys, rounds, uploads, adapters, log, health):
         app.include_router(module.router)
     return app

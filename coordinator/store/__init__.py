@@ -15,6 +15,7 @@ from coordinator.store.log import Log
 from coordinator.store.members import Members
 from coordinator.store.plans import Plans
 from coordinator.store.reports import Reports
+from coordinator.store.rotations import Rotations
 from coordinator.store.rounds import Rounds
 from coordinator.store.uploads import Uploads
 
@@ -30,6 +31,7 @@ class Store:
     reports: Reports
     log: Log
     plans: Plans
+    rotations: Rotations
 
     @classmethod
     def over(cls, database: Database, clock: Clock = system_clock) -> Store:
@@ -43,4 +45,5 @@ class Store:
             Reports(database),
             log,
             Plans(database, log),
+            Rotations(database, log),
         )

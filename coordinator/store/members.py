@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, insert, select, update
 from coordinator.clock import Clock, utc
 from coordinator.store.database import Database
 from coordinator.store.log import Log
+from coordinator.store.rotations import Rotation, approve_waiting, forget_waiting
 from coordinator.store.tables import candidates, invites, nonces, rosters
 from federation.errors import StorageError
 from federation.log import Kind
@@ -58,11 +59,17 @@ class Members:
         return SignedDocument.model_validate_json(text) if text else None
 
     def add_roster(
-        self, version: int, document: SignedDocument, *, kind: Kind, hospital: str | None = None
+        self,
+        version: int,
+        document: SignedDocument,
+        *,
+        kind: Kind,
+        hospital: str | None = None,
+        rotation: Rotation | None = None,
     ) -> None:
         """Append the roster after the newest; ``kind`` is why, and ``hospital`` whom it concerns.
 
-        Raises StorageError if another came first.
+        ``rotation`` is what it brings into force. Raises StorageError if another came first.
         """
         with self._database.write() as connection:
             newest = connection.scalar(select(func.max(rosters.c.version)))
@@ -84,6 +91,10 @@ class Members:
                     .where(candidates.c.hospital == hospital)
                     .values(revoked_at=self._clock())
                 )
+            if rotation:
+                approve_waiting(connection, rotation, self._clock())
+            elif hospital:
+                forget_waiting(connection, hospital)
             self._log.append(
                 connection,
                 kind=kind,

@@ -1,0 +1,1 @@
+"""FedMed against Flower: the same payload, the same hosts, the same kills."""

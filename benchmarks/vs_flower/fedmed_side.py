@@ -98,7 +98,7 @@ class Federation:
 
 @dataclass(frozen=True)
 class RoundEnd:
-    """How many seconds after a hospital first saw it a round ended, with how many updates, and how."""
+    """How a round ended: seconds after a hospital first saw it, and with how many updates."""
 
     seconds: float
     delivered: int
@@ -106,7 +106,7 @@ class RoundEnd:
 
 
 def measure(root: Path, payload: Payload, rounds: int) -> RunOutcome:
-    """Seconds of each round, from when the first hospital sees it to its record, and the server's peak memory."""
+    """Seconds of each round, from a hospital seeing it to its record, and the server's peak."""
     federation = Federation(root, payload, 0.0, rounds)
     memory = PeakMemory(federation.server)
     memory.start()

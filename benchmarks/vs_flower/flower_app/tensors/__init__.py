@@ -1,0 +1,1 @@
+"""Moves tensors through Flower."""

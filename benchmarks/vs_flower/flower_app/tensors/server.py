@@ -1,10 +1,9 @@
 """Federated averaging by Flower's own strategy; notes when each round begins and ends."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
@@ -16,17 +15,21 @@ app = ServerApp()
 class Timed(FedAvg):
     """Flower's FedAvg, unchanged but for the notes."""
 
-    def __init__(self, journal: str, **options: Any) -> None:
+    def __init__(self, journal: str, **options: float) -> None:
         super().__init__(**options)
         self._journal = journal
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        """Note the beginning."""
         note(self._journal, "round_begins", round=server_round)
         return super().configure_train(server_round, arrays, config, grid)
 
-    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> Any:
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Note the end."""
         replies = list(replies)
         failed = [str(reply.error) for reply in replies if reply.has_error()]
         result = super().aggregate_train(server_round, replies)

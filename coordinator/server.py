@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import ssl
 import threading
@@ -132,8 +133,14 @@ def serve(
             f"{tls.certificate} and {tls.key} cannot be used for TLS: {error}.",
             hint="tls_cert holds the chain and tls_key its key, both PEM, unencrypted.",
         ) from error
+    # uvicorn raises the signal again when it has ended by it: that end is none of a failure.
+    signal.signal(signal.SIGTERM, _end)
     with metrics_listener(app.state.metrics, config.metrics, emit):
         uvicorn.Server(served).run(sockets=[listener])
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)
 
 
 @asynccontextmanager

@@ -11,9 +11,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from backends.base import Quantisation
 from federation.errors import ConfigError
@@ -27,8 +27,13 @@ class EngineSection(_Section):
     """Which engine trains and how it uses the machine."""
 
     backend: Literal["auto", "cuda", "mlx"] = Field("auto", description="training engine")
-    quantisation: Quantisation = Field("none", description="how the frozen base is held in memory")
+    quantisation: Quantisation | Literal["auto"] = Field(
+        "none", description="how the frozen base is held in memory; auto: by what is free"
+    )
     threads: int | None = Field(None, gt=0, description="compute threads; unset: what is free")
+    checkpoint_seconds: float = Field(
+        120.0, ge=0, description="a training is written down after so long, to go on after a crash"
+    )
 
 
 class ModelSection(_Section):
@@ -69,6 +74,23 @@ class SafetySection(_Section):
         return self
 
 
+def _words(value: object) -> object:
+    """An environment variable's words as a list."""
+    return value.split() if isinstance(value, str) else value
+
+
+class ServeSection(_Section):
+    """The endpoint for other programs (`appliance serve`)."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; others need a token")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0: a free one")
+    token_file: str = Field("", description="file of the bearer token that programs must show")
+    host_names: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        (), description="further names in a request's Host header, such as a reverse proxy's"
+    )
+    waiting: int = Field(4, ge=0, le=1000, description="requests that may wait for their turn")
+
+
 class ApplianceConfig(_Section):
     """The whole of appliance.toml."""
 
@@ -77,6 +99,7 @@ class ApplianceConfig(_Section):
     network: NetworkSection = NetworkSection()
     data: DataSection = DataSection()
     safety: SafetySection = SafetySection()
+    serve: ServeSection = ServeSection()
 
 
 @dataclass(frozen=True)

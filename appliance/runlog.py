@@ -1,16 +1,20 @@
-"""The record of one training: every event as a JSON line, the curves as TensorBoard events."""
+"""The record of one training: every event as a JSON line, the curves as TensorBoard events.
+
+A training that goes on after a crash keeps the record of the steps that its checkpoint holds.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from appliance.events import Event, as_record
-from backends.base import TrainStep
+from backends.base import Resumed
 from federation.files import storage_errors
 
 
@@ -22,7 +26,8 @@ class RunLog:
 
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            # A training that was killed began a record of its own: it is not this one's.
+            # Of a training that was killed; what this one goes on from is written once more.
+            self._former = _records(folder / "metrics.jsonl")
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
             self._lines = (folder / "metrics.jsonl").open("w", encoding="utf-8")
             self._board = SummaryWriter(str(folder / "tensorboard"))
@@ -43,18 +48,35 @@ class RunLog:
 
     def __call__(self, event: Event) -> None:
         """Write one event."""
-        record = {"time": round(time.time(), 3), **as_record(event)}
-        with storage_errors(self._folder):
-            self._lines.write(json.dumps(record) + "\n")
-            self._lines.flush()
-            if isinstance(event, TrainStep):
-                for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second"):
-                    self._board.add_scalar(f"train/{name}", getattr(event, name), event.step)
+        if isinstance(event, Resumed):
+            self._keep_until(event.step)
+        self._write({"time": round(time.time(), 3), **as_record(event)})
 
     def held_out(self, step: int, loss: float) -> None:
         """Write a held-out loss, in nats a completion token, after ``step`` optimizer steps."""
+        self._write({"time": round(time.time(), 3), "event": "HeldOut", "step": step, "loss": loss})
+
+    def _keep_until(self, step: int) -> None:
+        for record in self._former:
+            if record["event"] in ("TrainStep", "HeldOut") and 0 < record["step"] <= step:
+                self._write(record)
+
+    def _write(self, record: dict[str, Any]) -> None:
         with storage_errors(self._folder):
-            record = {"time": round(time.time(), 3), "event": "HeldOut", "step": step, "loss": loss}
             self._lines.write(json.dumps(record) + "\n")
             self._lines.flush()
-            self._board.add_scalar("held_out/loss", loss, step)
+            if record["event"] == "TrainStep":
+                for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second"):
+                    self._board.add_scalar(f"train/{name}", record[name], record["step"])
+            elif record["event"] == "HeldOut":
+                self._board.add_scalar("held_out/loss", record["loss"], record["step"])
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a former record; the last may have been cut."""
+    records: list[dict[str, Any]] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                records.append(json.loads(line))
+    return records

@@ -1,30 +1,14 @@
-"""Memory of a training: what it took, and a first estimate before it starts."""
+"""The machine's memory: what is free, what a training took, and how it makes do with less."""
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from backends.base import Example, ForwardPlan, Quantisation
-from federation.adapter import AdapterSchema
-from federation.base_model import BaseModelCard
-from federation.recipe import TrainingRecipe
-
-_PROCESS = 600 << 20
-"""Python with an engine's libraries, before any model."""
-
-_BYTES_PER_WEIGHT: dict[Quantisation, float] = {
-    "none": 2.0,
-    "nf4": 0.5 + 4 / 64,
-    "int8": 1.0,
-    "affine4": 0.5 + 4 / 64,
-    "affine8": 1.0 + 4 / 64,
-}
-"""Of a linear layer; for each 64 weights NF4 has a float32 scale, MLX a bfloat16 scale and offset."""
-
-_WIDEST_VOCABULARY = 262_144
+from backends.base import Example, ForwardPlan
 
 
 def peak_resident_bytes() -> int:
@@ -40,6 +24,40 @@ def peak_resident_bytes() -> int:
         return 0
     # In bytes on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def ram_bytes() -> int:
+    """The machine's memory; 0 where the system does not say."""
+    if not hasattr(os, "sysconf"):
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def free_bytes(system: Path = Path("/")) -> int:
+    """What a new program could take without swapping, also inside a container.
+
+    ``system`` is the root of /proc and /sys. Elsewhere than on Linux, three quarters of all.
+    """
+    memory = system / "proc" / "meminfo"
+    if not memory.exists():
+        return ram_bytes() * 3 // 4
+    line = next(x for x in memory.read_text().splitlines() if x.startswith("MemAvailable:"))
+    return int(min(int(line.split()[1]) * 1024, _left_in_container(system)))
+
+
+def _left_in_container(system: Path) -> float:
+    """Below the limit of control groups, version 2 or 1; what is cached in files counts as free."""
+    groups = system / "sys" / "fs" / "cgroup"
+    for limit, used, cached in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most = groups / limit
+        if most.exists() and (text := most.read_text().strip()) != "max":
+            statistics = most.with_name("memory.stat").read_text().splitlines()
+            files = sum(int(x.split()[1]) for x in statistics if x.split()[0] == cached)
+            return max(0, int(text) - int((groups / used).read_text()) + files)
+    return math.inf
 
 
 def lowered(
@@ -63,41 +81,3 @@ def tightest(one: ForwardPlan, other: ForwardPlan) -> ForwardPlan:
         rows=min(rows, default=None),
         recompute=one.recompute or other.recompute,
     )
-
-
-def estimate(
-    card: BaseModelCard,
-    schema: AdapterSchema,
-    recipe: TrainingRecipe,
-    quantisation: Quantisation = "none",
-    *,
-    forward_tokens: int = 8192,
-) -> int:
-    """Peak bytes of a training without gradient checkpointing, where every example is max_length.
-
-    ``forward_tokens`` is the engine's (``Probe.forward_tokens``).
-
-    The process, the frozen base, the adapter, what the backward pass needs of each layer, and the
-    logits. Rough: within about a third of what SmolLM2-135M takes on a processor, whose plain
-    attention adds scores that are not counted here.
-    """
-    tokens = min(recipe.batch_size * recipe.max_length, max(forward_tokens, recipe.max_length))
-    linear = sum(module.inputs * module.outputs for module in card.linears)
-    elsewhere = max(0, card.n_bytes - 2 * linear)
-    base = linear * _BYTES_PER_WEIGHT[quantisation] + elsewhere
-    # float32: weight, gradient and AdamW's two moments.
-    adapter = schema.n_parameters() * 16
-    # Kept for the backward pass, of norms, attention, activation and LoRA together: measured, about
-    # 4 bytes for each input and output of each linear layer.
-    activations = tokens * 4 * sum(module.inputs + module.outputs for module in card.linears)
-    # Half of the tokens are completion; their logits exist in bfloat16, float32, as log-softmax
-    # and as the gradients of these.
-    logits = tokens / 2 * _vocabulary(card, elsewhere) * 16
-    return int(_PROCESS + base + adapter + activations + logits)
-
-
-def _vocabulary(card: BaseModelCard, elsewhere: int) -> int:
-    # The card counts no embedding: what is not a linear layer is nearly all embedding and head.
-    # With separate weights for these two this is twice the vocabulary, so it is capped.
-    hidden = Counter(module.inputs for module in card.linears).most_common(1)[0][0]
-    return min(elsewhere // 2 // hidden, _WIDEST_VOCABULARY)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from federation.errors import ConfigError, InputError
-from federation.messages import MAX_NORM, Extensions, Metric, Minutes, Name
+from federation.messages import MAX_NORM, Extensions, Metric, Minutes, Name, Override
 from federation.recipe import TrainingRecipe
 
 _HINT = "`coordinator paths` shows where coordinator.toml is."
@@ -121,6 +121,9 @@ class RoundSection(TrainingRecipe):
     )
     metrics: Annotated[tuple[Metric, ...], BeforeValidator(_split)] = Field(
         get_args(Metric), description="what an update may report about itself"
+    )
+    overrides: Annotated[tuple[Override, ...], BeforeValidator(_split)] = Field(
+        (), description="what a hospital may change for itself: epochs, learning_rate"
     )
 
     def recipe(self) -> TrainingRecipe:

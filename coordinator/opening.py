@@ -80,6 +80,7 @@ def open_round(
         recipe=settings.recipe(),
         aggregator=aggregator.name,
         mixed_ranks=aggregator.combiner.mixed_ranks,
+        overrides=settings.overrides,
         codec="fp32",
         max_norm=settings.max_norm or min(_NORM_FACTOR * _norm(coordinator, parent), MAX_NORM),
         metrics=settings.metrics,

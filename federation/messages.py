@@ -31,6 +31,9 @@ Metric = Literal["loss_before", "loss_after", "train_loss", "loss_variance"]
 of the last training steps (federation.recipe).
 """
 
+Override = Literal["epochs", "learning_rate"]
+"""A field of the recipe that a round may leave to its hospitals."""
+
 MetricValue = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
@@ -119,6 +122,9 @@ class RoundDescriptor(Message):
     aggregator: AggregatorName
     mixed_ranks: bool = Field(
         False, description="whether a hospital may train at a lower rank than the schema's"
+    )
+    overrides: tuple[Override, ...] = Field(
+        (), description="fields of the recipe that a hospital may change for itself"
     )
     codec: Codec
     max_norm: float = Field(

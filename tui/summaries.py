@@ -49,7 +49,6 @@ def sync_rows(outcome: SyncOutcome) -> list[Row]:
 
 def dry_run_rows(plan: DryRun) -> list[Row]:
     """What taking part in a round would mean."""
-    fits = "fits" if plan.fits else "may NOT fit"
     return [
         ("Round", f"{plan.round}, open until {time.ctime(plan.deadline)}"),
         ("Base model", plan.base),
@@ -60,10 +59,8 @@ def dry_run_rows(plan: DryRun) -> list[Row]:
             f"{plan.steps} steps, rank {plan.rank}, factors {plan.factors}, "
             f"aggregated by {plan.aggregator}",
         ),
-        (
-            "Memory",
-            f"{size(plan.memory_needed)} of {size(plan.memory_present)}: {fits}",
-        ),
+        ("Memory", f"{size(plan.memory_needed)} of {size(plan.memory_free)} free"),
+        ("Plan", plan.machine.way),
         ("Leaves here", ", ".join(plan.leaves)),
         ("Policy", "allows this round; nothing was trained"),
     ]

@@ -15,6 +15,8 @@ from federation.recipe import TrainingRecipe
 
 _F = Callable[..., Any]
 
+_ALSO = {"learning_rate": ("--lr",)}
+
 
 def _click_type(annotation: object) -> click.ParamType[Any]:
     kinds = [a for a in (typing.get_args(annotation) or (annotation,)) if a is not type(None)]
@@ -28,7 +30,9 @@ def recipe_options(function: _F) -> _F:
     for name, field in reversed(TrainingRecipe.model_fields.items()):
         default = f" [{field.default}]" if field.default is not None else ""
         function = click.option(
+            *_ALSO.get(name, ()),
             f"--{name.replace('_', '-')}",
+            name,
             type=_click_type(field.annotation),
             help=f"{field.description}{default}",
         )(function)

@@ -11,9 +11,11 @@ import click
 
 from appliance.cli.recipe_options import recipe_from, recipe_options
 from appliance.context import Context
+from appliance.engine import Bits, MachineChoices
 from appliance.local import LocalSettings, train_local
+from appliance.rounds.overrides import Wishes
 from appliance.view import watch
-from federation.errors import BackendError, InputError
+from federation.errors import InputError
 from federation.terminal import emit, json_option
 
 if TYPE_CHECKING:
@@ -35,15 +37,19 @@ if TYPE_CHECKING:
     help=f"With --local: adapted layers [{','.join(LocalSettings.target_modules)}].",
 )
 @click.option(
+    "--lora-rank",
     "--rank",
+    "rank",
     type=click.IntRange(1, 1024),
-    help=f"With --local: rank [{LocalSettings.rank}].",
+    help=f"Rank of the adapter [{LocalSettings.rank}]; in a round of mixed ranks, a lower one.",
 )
 @click.option(
     "--alpha",
     type=click.FloatRange(0, min_open=True),
     help=f"With --local: alpha [{LocalSettings.alpha:g}].",
 )
+@click.option("--use-4bit", "bits", flag_value=4, type=int, help="Hold the base in 4 bits.")
+@click.option("--use-8bit", "bits", flag_value=8, type=int, help="Hold the base in 8 bits.")
 @recipe_options
 @json_option
 @click.pass_obj
@@ -58,12 +64,18 @@ def command(
     target_modules: str | None,
     rank: int | None,
     alpha: float | None,
+    bits: Bits | None,
     as_json: bool,
     **recipe: Any,  # noqa: ANN401  one option a field of the recipe
 ) -> None:
     """Take part in a round of the federation, or train on local data only.
 
     In a round the recipe comes from the coordinator and the hospital's policy has the last word.
+    A hospital decides alone how its base is held (--use-4bit, --use-8bit) and how many examples
+    go through the model at once (--batch-size: batches are cut, the gradients stay the same). It
+    may change --epochs and --lr where the round lists them, --lora-rank where ranks may differ;
+    all else belongs to --local, which takes every option.
+
     The same command after a crash continues: a finished training is never repeated. With --follow
     it waits for rounds and for a coordinator that is away; SIGINT and SIGTERM end it.
     """
@@ -76,22 +88,41 @@ def command(
     if number is None and dry_run:
         raise InputError("--dry-run checks a round: give --round N.")
     if local:
-        _local(context, shape, recipe, as_json)
+        _local(context, shape, recipe, bits, as_json)
         return
-    if given := [name for name, value in {**shape, **recipe}.items() if value is not None]:
-        flag = given[0].replace("_", "-")
-        raise InputError(f"In a round the recipe is the coordinator's; leave out --{flag}.")
+    wishes = _wishes(shape, recipe, bits)
     if number is None:
-        _follow(context, rounds, as_json)
+        _follow(context, rounds, wishes, as_json)
     elif dry_run:
-        _dry_run(context, number, as_json)
+        _dry_run(context, number, wishes, as_json)
     else:
-        _round(context, number, as_json)
+        _round(context, number, wishes, as_json)
 
 
-def _local(context: Context, shape: dict[str, Any], recipe: dict[str, Any], as_json: bool) -> None:
+def _wishes(shape: dict[str, Any], recipe: dict[str, Any], bits: Bits | None) -> Wishes:
+    """What a hospital asks for in a round. Raises InputError for what no round leaves to it."""
+    own = ("epochs", "learning_rate", "rank", "batch_size")
+    given = {name: value for name, value in {**shape, **recipe}.items() if value is not None}
+    if foreign := [name for name in given if name not in own]:
+        raise InputError(
+            f"In a round the recipe is the coordinator's; leave out "
+            f"--{foreign[0].replace('_', '-')}.",
+            hint="A hospital may ask for --batch-size, --use-4bit, --use-8bit, and where the round "
+            "allows it --epochs, --lr and --lora-rank.",
+        )
+    choices = MachineChoices(bits, given.pop("batch_size", None))
+    return Wishes(choices, **given)
+
+
+def _local(
+    context: Context,
+    shape: dict[str, Any],
+    recipe: dict[str, Any],
+    bits: Bits | None,
+    as_json: bool,
+) -> None:
     given = {name: value for name, value in shape.items() if value is not None}
-    settings = LocalSettings(**given, recipe=recipe_from(recipe))
+    settings = LocalSettings(**given, recipe=recipe_from(recipe), choices=MachineChoices(bits))
     with watch(as_json=as_json) as sink:
         done = train_local(context, settings, sink)
     text = (
@@ -101,15 +132,15 @@ def _local(context: Context, shape: dict[str, Any], recipe: dict[str, Any], as_j
     emit(done.model_dump(mode="json"), text, as_json=as_json)
 
 
-def _round(context: Context, number: int, as_json: bool) -> None:
+def _round(context: Context, number: int, wishes: Wishes, as_json: bool) -> None:
     from appliance.rounds.participation import take_part
 
     with watch(as_json=as_json) as sink:
-        outcome = take_part(context, number, sink)
+        outcome = take_part(context, number, sink, wishes)
     _report(outcome, as_json)
 
 
-def _follow(context: Context, rounds: int | None, as_json: bool) -> None:
+def _follow(context: Context, rounds: int | None, wishes: Wishes, as_json: bool) -> None:
     from appliance.rounds.following import follow
 
     delivered: list[int] = []
@@ -123,7 +154,7 @@ def _follow(context: Context, rounds: int | None, as_json: bool) -> None:
     ended = "complete"
     try:
         with watch(as_json=as_json) as sink:
-            follow(context, sink, report, rounds=rounds)
+            follow(context, sink, report, rounds=rounds, wishes=wishes)
     except KeyboardInterrupt:
         ended = "stopped"
     text = f"{ended.capitalize()}: {len(delivered)} rounds delivered."
@@ -149,10 +180,10 @@ def _report(outcome: RoundOutcome, as_json: bool) -> None:
     emit(data, text, as_json=as_json)
 
 
-def _dry_run(context: Context, number: int, as_json: bool) -> None:
+def _dry_run(context: Context, number: int, wishes: Wishes, as_json: bool) -> None:
     from appliance.rounds.dry_run import dry_run
 
-    plan = dry_run(context, number)
+    plan = dry_run(context, number, wishes)
     text = (
         f"Round {plan.round} is open, deadline {time.ctime(plan.deadline)}\n"
         f"Base model  {plan.base}\n"
@@ -160,11 +191,9 @@ def _dry_run(context: Context, number: int, as_json: bool) -> None:
         f"Data        {plan.n_train} training and {plan.n_held_out} held-out examples\n"
         f"Training    {plan.steps} steps, rank {plan.rank}, factors {plan.factors}, "
         f"aggregated by {plan.aggregator}\n"
-        f"Memory      {plan.memory_needed / 1e9:.1f} GB needed of "
-        f"{plan.memory_present / 1e9:.1f} GB: {'fits' if plan.fits else 'may NOT fit'}\n"
+        f"Memory      {plan.machine.needed} of {plan.memory_free / 1e9:.1f} GB free\n"
+        f"Plan        {plan.machine.way}\n"
         f"Leaves here {', '.join(plan.leaves)}\n"
         "The policy allows this round. Nothing was trained."
     )
     emit(dataclasses.asdict(plan), text, as_json=as_json)
-    if not plan.fits:
-        click.get_current_context().exit(BackendError.exit_code)

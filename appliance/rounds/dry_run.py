@@ -7,10 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from appliance.context import Context
+from appliance.engine import choose_engine, plan_training
+from appliance.rounds.overrides import NO_WISHES, Wishes
 from appliance.rounds.participation import prepare, require_open
 from appliance.session import open_session
-from backends import choose, memory
-from federation.base_model import read_card
+from appliance.training import load_data
+from backends.planning import MachinePlan
+from backends.tokens import ChatTokenizer
 from federation.messages import Metric
 
 
@@ -29,7 +32,8 @@ class DryRun:
     rank: int
     factors: str
     memory_needed: int
-    memory_present: int
+    memory_free: int
+    machine: MachinePlan
     metrics: tuple[Metric, ...]
     deadline: int
 
@@ -41,27 +45,23 @@ class DryRun:
             words.append("later the published adapter's held-out loss here, and over how many")
         return tuple(words)
 
-    @property
-    def fits(self) -> bool:
-        """Whether the memory that training needs, by the estimate, is there."""
-        return self.memory_needed < self.memory_present
 
-
-def dry_run(context: Context, number: int) -> DryRun:
+def dry_run(context: Context, number: int, wishes: Wishes = NO_WISHES) -> DryRun:
     """Raises the error that ``appliance train --round`` would, before any training."""
     with open_session(context) as session, TemporaryDirectory() as scratch:
-        prepared = prepare(context, session, number, Path(scratch))
+        prepared = prepare(context, session, number, Path(scratch), wishes)
         require_open(session, number)
-    descriptor = prepared.verified.descriptor
-    settings = context.config.engine
-    backend, reason = choose(None if settings.backend == "auto" else settings.backend)
-    probe = backend.probe()
-    needed = memory.estimate(
-        read_card(prepared.base),
-        descriptor.adapter_schema,
-        descriptor.recipe,
-        settings.quantisation,
-        forward_tokens=probe.forward_tokens,
+    descriptor, settings = prepared.verified.descriptor, context.config.engine
+    backend, reason = choose_engine(settings)
+    data = load_data(ChatTokenizer(prepared.base), context.paths.data, prepared.recipe)
+    machine = plan_training(
+        prepared.base,
+        prepared.schema,
+        descriptor.factors,
+        prepared.recipe,
+        data.train,
+        settings,
+        prepared.choices,
     )
     return DryRun(
         round=number,
@@ -72,10 +72,11 @@ def dry_run(context: Context, number: int) -> DryRun:
         n_held_out=prepared.n_held_out,
         steps=prepared.steps,
         aggregator=descriptor.aggregator,
-        rank=descriptor.adapter_schema.rank,
+        rank=prepared.schema.rank,
         factors=descriptor.factors,
-        memory_needed=needed,
-        memory_present=probe.memory_bytes,
+        memory_needed=machine.needed.total,
+        memory_free=machine.free,
+        machine=machine,
         metrics=tuple(m for m in descriptor.metrics if m in prepared.policy.metrics),
         deadline=prepared.deadline.now(),
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from appliance import adapters
 from appliance.context import Context
 from appliance.events import Note, Sink
+from appliance.rounds.overrides import Wishes
 from appliance.rounds.participation import RoundOutcome, take_part
 from appliance.rounds.sync import sync
 from appliance.session import open_session
@@ -137,6 +138,7 @@ def follow(
     report: Callable[[RoundOutcome], None],
     *,
     rounds: int | None = None,
+    wishes: Wishes,
 ) -> None:
     """Follow this hospital's federation; ``report`` is called after each round delivered.
 
@@ -146,7 +148,7 @@ def follow(
     with open_session(context) as session:
         steps = Steps(
             current=session.client.current,
-            take_part=lambda number: report(take_part(context, number, sink)),
+            take_part=lambda number: report(take_part(context, number, sink, wishes)),
             sync=lambda number, evaluate: sync(context, sink, number=number, evaluate=evaluate),
         )
         here = adapters.global_rounds(context.paths)

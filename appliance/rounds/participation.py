@@ -18,8 +18,9 @@ from appliance.adapters import StoredAdapter
 from appliance.context import Context
 from appliance.data import load_split
 from appliance.data.splits import SPLITS
-from appliance.engine import load_engine
+from appliance.engine import MachineChoices, load_engine, plan_training
 from appliance.events import Event, Note, Phase, Sink
+from appliance.keys import forget_previous
 from appliance.locks import exclusive
 from appliance.policy import Policy, check_round, load_policy
 from appliance.rounds.descriptor import VerifiedRound, fetch_round
@@ -27,8 +28,11 @@ from appliance.rounds.extension import Deadline
 from appliance.rounds.global_adapter import fetch_adapter
 from appliance.rounds.heartbeat import Heartbeat
 from appliance.rounds.outbox import Outbox
+from appliance.rounds.overrides import NO_WISHES, Wishes, agreed_recipe, agreed_schema, at_rank
 from appliance.session import Session, open_session
 from appliance.training import METADATA, TrainingMetadata, TrainingPlan, load_data, train
+from backends.tokens import ChatTokenizer
+from federation.adapter import AdapterSchema, Factors
 from federation.canonical import file_sha256
 from federation.errors import DataError, FedMedError, RoundError, StorageError
 from federation.files import storage_errors
@@ -41,6 +45,7 @@ from federation.messages import (
     RoundDescriptor,
     RoundRecord,
 )
+from federation.recipe import TrainingRecipe
 from federation.tensors import read_header, read_tensors, write_tensors
 
 
@@ -66,37 +71,48 @@ class Preparation:
     base: Path
     n_train: int
     n_held_out: int
+    recipe: TrainingRecipe
+    schema: AdapterSchema
+    choices: MachineChoices
 
     @property
     def steps(self) -> int:
-        """Optimizer steps that the round's recipe means on this hospital's data."""
-        return self.verified.descriptor.recipe.optimizer_steps(self.n_train)
+        """Optimizer steps that the recipe means on this hospital's data."""
+        return self.recipe.optimizer_steps(self.n_train)
 
 
-def prepare(context: Context, session: Session, number: int, folder: Path) -> Preparation:
+def prepare(
+    context: Context, session: Session, number: int, folder: Path, wishes: Wishes
+) -> Preparation:
     """Fetch and verify the round, ask the policy, find data and base model; trains nothing.
 
     The descriptor is kept in ``folder``. Raises the error that would stop the training:
-    RoundError, IdentityError, PolicyRefusal, DataError or ModelError.
+    RoundError, IdentityError, PolicyRefusal, DataError or ModelError, InputError for a wish that
+    the round does not grant.
     """
-    verified = fetch_round(
-        session.client, number, folder, session.enrolment, session.identity.public()
-    )
+    verified = fetch_round(session.client, number, folder, session.enrolment, *session.own)
     policy = load_policy(context.paths.policy)
+    descriptor = verified.descriptor
+    recipe, schema = agreed_recipe(descriptor, wishes), agreed_schema(descriptor, wishes)
     n_train, n_held_out = (len(load_split(context.paths.data, split)) for split in SPLITS)
     if not n_train or not n_held_out:
         raise DataError(
             f"There are {n_train} training and {n_held_out} held-out examples; both are needed.",
             hint="`appliance data import FILE` adds some.",
         )
-    check_round(policy, verified.descriptor, n_train, context.paths.policy)
-    base = models.find(context.paths.models, sha256=verified.descriptor.base.sha256)
+    wanted = descriptor.model_copy(update={"recipe": recipe})
+    check_round(policy, wanted, n_train, context.paths.policy)
+    base = models.find(context.paths.models, sha256=descriptor.base.sha256)
     deadline = Deadline(session.client, session.enrolment, verified, folder)
     deadline.learn()
-    return Preparation(verified, deadline, policy, base, n_train, n_held_out)
+    return Preparation(
+        verified, deadline, policy, base, n_train, n_held_out, recipe, schema, wishes.choices
+    )
 
 
-def take_part(context: Context, number: int, sink: Sink) -> RoundOutcome:
+def take_part(
+    context: Context, number: int, sink: Sink, wishes: Wishes = NO_WISHES
+) -> RoundOutcome:
     """Do this hospital's part of round ``number``; returns once the signed receipt is on disk.
 
     Raises RoundError when the coordinator refused the update, or any error of ``prepare``.
@@ -108,8 +124,11 @@ def take_part(context: Context, number: int, sink: Sink) -> RoundOutcome:
         open_session(context) as session,
     ):
         sink(Phase("checking", f"round {number}"))
-        outbox = Outbox(folder / "outbox", session.enrolment, session.identity)
-        prepared = prepare(context, session, number, folder)
+        prepared = prepare(context, session, number, folder, wishes)
+        own = prepared.verified.own
+        if own == session.identity.public():
+            forget_previous(context.paths)
+        outbox = Outbox(folder / "outbox", session.enrolment, session.signer(own))
         with Heartbeat(session.client, number) as heartbeat:
 
             def both(event: Event) -> None:
@@ -153,17 +172,30 @@ def _train(
 ) -> TrainingMetadata:
     descriptor = prepared.verified.descriptor
     parent, published = _fetch_parent(context, session, descriptor, sink)
-    model = load_engine(prepared.base, context.config.engine, sink)
-    data = load_data(model, context.paths.data, descriptor.recipe)
-    steps = descriptor.recipe.optimizer_steps(len(data.train))
+    settings = context.config.engine
+    data = load_data(ChatTokenizer(prepared.base), context.paths.data, prepared.recipe)
+    machine = plan_training(
+        prepared.base,
+        prepared.schema,
+        descriptor.factors,
+        prepared.recipe,
+        data.train,
+        settings,
+        prepared.choices,
+    )
+    sink(Note(f"Plan: {machine.way}; {machine.needed} of {machine.free / 1e9:.1f} GB free."))
+    model = load_engine(prepared.base, settings, sink, machine.quantisation)
+    steps = prepared.recipe.optimizer_steps(len(data.train))
     plan = TrainingPlan(
         base=descriptor.base,
-        schema=descriptor.adapter_schema,
-        recipe=descriptor.recipe,
+        schema=prepared.schema,
+        recipe=prepared.recipe,
         factors=descriptor.factors,
-        parent=parent.weights,
+        parent=at_rank(parent, prepared.schema, folder),
         # Rounds of equally many steps go through the data one after the other.
         start_step=(descriptor.round - 1) * steps,
+        forward=machine.forward,
+        checkpoint_seconds=settings.checkpoint_seconds,
         folder=folder,
         adapter_folder=folder / "adapter",
         origin=f"round {descriptor.round}, hospital {session.enrolment.hospital}",
@@ -241,7 +273,7 @@ def _seal(outbox: Outbox, prepared: Preparation, metadata: TrainingMetadata, fol
     trained = adapters.load(folder / "adapter")
     update = folder / ".update.safetensors"
     with storage_errors(update):
-        _write_factors(trained.weights, update, descriptor)
+        _write_factors(trained, update, descriptor.factors)
     known: dict[Metric, float | None] = {
         "loss_before": metadata.loss_before,
         "loss_after": metadata.loss_after,
@@ -252,7 +284,7 @@ def _seal(outbox: Outbox, prepared: Preparation, metadata: TrainingMetadata, fol
     name, _, version = metadata.engine.partition(" ")
     header = PayloadHeader(
         codec=descriptor.codec,
-        rank=descriptor.adapter_schema.rank,
+        rank=trained.card.adapter_schema.rank,
         factors=descriptor.factors,
         n_examples=metadata.n_train,
         metrics={m: value for m, value in known.items() if m in allowed and value is not None},
@@ -263,8 +295,8 @@ def _seal(outbox: Outbox, prepared: Preparation, metadata: TrainingMetadata, fol
     update.unlink()
 
 
-def _write_factors(weights: Path, target: Path, descriptor: RoundDescriptor) -> None:
-    shapes = descriptor.adapter_schema.shapes(descriptor.factors)
-    with weights.open("rb") as source, target.open("wb") as sink:
+def _write_factors(trained: StoredAdapter, target: Path, factors: Factors) -> None:
+    shapes = trained.card.adapter_schema.shapes(factors)
+    with trained.weights.open("rb") as source, target.open("wb") as sink:
         tensors = read_tensors(source, read_header(source))
         write_tensors(sink, shapes, ((n, t) for n, t in tensors if n in shapes))

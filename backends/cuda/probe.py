@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from backends.base import Probe, Quantisation
+from backends.memory import free_bytes, ram_bytes
 
 _NEEDED = ("torch", "transformers", "peft", "accelerate")
 
@@ -31,7 +32,7 @@ def probe() -> Probe:
             reason=f"{', '.join(missing)} not installed; pip install 'fedmed[cuda]'.",
         )
     torch_version = _version("torch").partition("+")[0]
-    device, memory, words = _nvidia() or _apple() or _processor()
+    device, memory, free, words = _nvidia() or _apple() or _processor()
     return Probe(
         backend="cuda",
         available=True,
@@ -40,6 +41,7 @@ def probe() -> Probe:
         engine="torch",
         version=torch_version,
         memory_bytes=memory,
+        free_bytes=free,
         forward_tokens=FORWARD_TOKENS[device],
         quantisations=_quantisations(device),
     )
@@ -58,7 +60,7 @@ def _quantisations(device: str) -> tuple[Quantisation, ...]:
     return ("none", "nf4", "int8")
 
 
-def _nvidia() -> tuple[str, int, str] | None:
+def _nvidia() -> tuple[str, int, int, str] | None:
     driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
     if not driver or "+cpu" in _version("torch"):
         return None
@@ -67,25 +69,23 @@ def _nvidia() -> tuple[str, int, str] | None:
     if not torch.cuda.is_available():
         return None
     card = torch.cuda.get_device_properties(0)
-    return "cuda", card.total_memory, f"{card.name} with {card.total_memory / 2**30:.0f} GiB"
+    words = f"{card.name} with {card.total_memory / 2**30:.0f} GiB"
+    return "cuda", card.total_memory, torch.cuda.mem_get_info(0)[0], words
 
 
-def _apple() -> tuple[str, int, str] | None:
+def _apple() -> tuple[str, int, int, str] | None:
     if platform.system() != "Darwin" or platform.machine() != "arm64":
         return None
     import torch
 
     if not torch.backends.mps.is_available():
         return None
-    return "mps", _ram(), f"Apple's GPU through MPS, {_ram() / 2**30:.0f} GiB of shared memory"
+    words = f"Apple's GPU through MPS, {ram_bytes() / 2**30:.0f} GiB of shared memory"
+    return "mps", ram_bytes(), free_bytes(), words
 
 
-def _processor() -> tuple[str, int, str]:
-    words = f"the processor ({os.cpu_count()} threads, {_ram() / 2**30:.0f} GiB), no usable GPU"
-    return "cpu", _ram(), words
-
-
-def _ram() -> int:
-    if not hasattr(os, "sysconf"):
-        return 0
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _processor() -> tuple[str, int, int, str]:
+    words = (
+        f"the processor ({os.cpu_count()} threads, {ram_bytes() / 2**30:.0f} GiB), no usable GPU"
+    )
+    return "cpu", ram_bytes(), free_bytes(), words

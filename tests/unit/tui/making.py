@@ -22,7 +22,9 @@ from appliance.rounds.sync import SyncOutcome
 from appliance.safety import GuardEvent, Guardrails
 from appliance.state import ApplianceStatus, LocalRound
 from appliance.training import TrainingMetadata
-from backends.base import ChatMessage, EvalStep, Token, TrainStep
+from backends.base import ChatMessage, EvalStep, ForwardPlan, Token, TrainStep
+from backends.estimate import Estimate
+from backends.planning import MachinePlan
 from federation.errors import InputError, RoundError
 from federation.messages import BaseReference, Receipt
 from federation.recipe import TrainingRecipe
@@ -82,7 +84,19 @@ PLAN = DryRun(
     rank=8,
     factors="AB",
     memory_needed=4_200_000_000,
-    memory_present=3_000_000_000,
+    memory_free=9_000_000_000,
+    machine=MachinePlan(
+        quantisation="none",
+        forward=ForwardPlan(1024),
+        needed=Estimate(
+            runtime=400_000_000,
+            weights=800_000_000,
+            adapter=0,
+            activations=2_500_000_000,
+            logits=500_000_000,
+        ),
+        free=9_000_000_000,
+    ),
     metrics=("loss_before",),
     deadline=1_800_000_000,
 )

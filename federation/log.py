@@ -19,7 +19,7 @@ Kind = Literal[
     "enrolment",  # a hospital's keys recorded, to be approved
     "approval",
     "revocation",
-    "rotation",  # a hospital's or the coordinator's new keys
+    "rotation",  # a hospital's new keys, asked for or signed in
     "opening",  # a round's descriptor
     "extension",  # a round's later deadline
     "plan",  # several rounds to be opened one after the other, begun or ended

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from federation.errors import StorageError
 from federation.signing import SignedDocument
 
-_FILES = ("roster.json", "descriptor.json", "outbox/receipt.json", "record.json")
+_FILES = ("roster.json", "descriptor.json", "extension.json", "outbox/receipt.json", "record.json")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Held:
 
 
 def held_documents(rounds: Path) -> list[Held]:
-    """Every roster, descriptor, receipt and record below the folder of rounds.
+    """Every roster, descriptor, extension, receipt and record below the folder of rounds.
 
     Raises StorageError for a file that cannot be read.
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from appliance import adapters, models
@@ -10,11 +12,33 @@ from appliance.context import Context
 from appliance.engine import load_engine
 from appliance.events import Sink
 from appliance.safety import GuardEvent, Guardrails, Thresholds
-from backends.base import ChatMessage, GenerateOptions, LoadedModel, Token
+from backends.base import ChatMessage, Finish, GenerateOptions, LoadedModel, Token
 from federation.base_model import read_card
 from federation.errors import ModelError
 
 DEFAULT_OPTIONS = GenerateOptions(max_tokens=256, repetition_penalty=1.1)
+
+
+class Watch:
+    """Follows one answer: counts its tokens, and stops it from another thread.
+
+    ``finish`` is why the model ended it: None while it has not, or was not let.
+    """
+
+    def __init__(self) -> None:
+        self.n_prompt = 0
+        self.n_tokens = 0
+        self.finish: Finish | None = None
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End the answer after the token under way."""
+        self._stopped.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody wanted it to end."""
+        return self._stopped.is_set()
 
 
 class Assistant:
@@ -30,40 +54,56 @@ class Assistant:
         self._guardrails = Guardrails(Thresholds(safety.low_confidence, safety.high_confidence))
         self._model: LoadedModel | None = None
         self._choice = "base"
+        self._attached: str | None = None  # unknown, as after an adapter that did not fit
 
     @property
     def choice(self) -> str:
-        """The adapter in use: base, local, global or round:N."""
+        """The adapter in use: base, local, global, round:N or an imported one."""
         return self._choice
 
     def use(self, choice: str) -> None:
-        """Answer with this adapter from now on.
+        """Answer with this adapter from now on, in its newest state.
 
         Raises InputError when it is not here, ModelError when it is for another base model.
         """
         stored = adapters.find(self._context.paths, choice)
         model = self._loaded(stored.card.base_sha256 if stored else None)
-        if stored is None:
-            model.detach()
-        else:
-            model.attach(stored.weights, stored.card.adapter_schema)
+        wanted = stored.card.digest() if stored else ""
+        if wanted != self._attached:
+            self._attached = None
+            if stored is None:
+                model.detach()
+            else:
+                model.attach(stored.weights, stored.card.adapter_schema)
+            self._attached = wanted
         self._choice = choice
 
     def answer(
-        self, conversation: Sequence[ChatMessage], options: GenerateOptions = DEFAULT_OPTIONS
+        self,
+        conversation: Sequence[ChatMessage],
+        options: GenerateOptions = DEFAULT_OPTIONS,
+        watch: Watch | None = None,
     ) -> Generator[GuardEvent, None, None]:
         """The guarded answer to the conversation's last question, sentence by sentence.
 
         Closing the iterator stops the generation. A question that the guardrails refuse costs
         no token, and does not even load the model.
         """
-        tokens = self._tokens(conversation, options)
+        tokens = self._tokens(conversation, options, watch or Watch())
         yield from self._guardrails.guard(conversation[-1]["content"], tokens)
 
     def _tokens(
-        self, conversation: Sequence[ChatMessage], options: GenerateOptions
+        self, conversation: Sequence[ChatMessage], options: GenerateOptions, watch: Watch
     ) -> Iterator[Token]:
-        yield from self._loaded(None).generate(conversation, options)
+        model = self._loaded(None)
+        watch.n_prompt = model.n_prompt_tokens(conversation)
+        with closing(model.generate(conversation, options)) as tokens:
+            for token in tokens:
+                watch.n_tokens += 1
+                watch.finish = token.finish
+                yield token
+                if watch.stopped:
+                    return
 
     def _loaded(self, base_sha256: str | None) -> LoadedModel:
         if self._model is None:

@@ -33,6 +33,7 @@ CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapters.safetensors"
 """mlx-lm's names of the two files of an adapter folder."""
 
+_FACTORS: tuple[Literal["A"], Literal["B"]] = ("A", "B")
 _EXPERTS = (".experts.", ".switch_mlp.", ".block_sparse_moe.")
 
 
@@ -151,9 +152,9 @@ def write_mlx(folder: Path, adapter: LoraAdapter, base_name: str) -> None:
     tensors: dict[str, np.ndarray] = {}
     for module in adapter.modules:
         _check_expressible(module.path)
-        for factor, name in (("A", "lora_a"), ("B", "lora_b")):
-            tensor = adapter.tensors[tensor_name(module.path, factor)]
-            tensors[f"{mlx_path(module.path)}.{name}"] = np.ascontiguousarray(tensor.T)
+        a, b = (adapter.tensors[tensor_name(module.path, factor)] for factor in _FACTORS)
+        tensors[f"{mlx_path(module.path)}.lora_a"] = np.ascontiguousarray(a.T)
+        tensors[f"{mlx_path(module.path)}.lora_b"] = np.ascontiguousarray(b.T)
     config = {
         "fine_tune_type": "lora",
         "model": base_name,

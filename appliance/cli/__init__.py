@@ -13,6 +13,7 @@ from federation.terminal import LazyGroup, run
 
 COMMANDS = {
     "enrol": "Join a federation with an invite file.",
+    "keys": "Show, rotate and protect this hospital's signing keys.",
     "doctor": "Say what this machine can do and what is wrong with the set-up.",
     "data": "Import training data and look at what is there.",
     "models": "List and install base models.",
@@ -22,6 +23,7 @@ COMMANDS = {
     "audit": "Verify the coordinator's log of all its acts.",
     "ask": "Ask one question behind the guardrails.",
     "chat": "Hold a conversation behind the guardrails.",
+    "serve": "Answer other programs by OpenAI's protocol, behind the guardrails.",
     "adapter": "List adapters; export them for PEFT or mlx-lm, import theirs.",
     "safety": "Measure the guardrails.",
     "paths": "Print where everything lies on disk.",

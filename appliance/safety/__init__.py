@@ -4,7 +4,7 @@
 >>> for event in guardrails.guard(question, model.generate(messages, options)):
 ...     show(event)  # a Notice, Sentence, Replaced, Refused or, at the end, Finished
 
-``plain_text`` turns the events into text where there is nothing better to show them with.
+``PlainText`` turns the events into text where there is nothing better to show them with.
 """
 
 from appliance.safety.confidence import Thresholds, confidence
@@ -12,11 +12,11 @@ from appliance.safety.events import (
     Finished,
     GuardEvent,
     Notice,
+    PlainText,
     Refused,
     Replaced,
     Sentence,
     Verdict,
-    plain_text,
 )
 from appliance.safety.findings import Finding
 from appliance.safety.stream import DISCLAIMER, Guardrails, ScoredToken
@@ -28,6 +28,7 @@ __all__ = [
     "GuardEvent",
     "Guardrails",
     "Notice",
+    "PlainText",
     "Refused",
     "Replaced",
     "ScoredToken",
@@ -35,5 +36,4 @@ __all__ = [
     "Thresholds",
     "Verdict",
     "confidence",
-    "plain_text",
 ]

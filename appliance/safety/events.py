@@ -6,7 +6,6 @@ Each event's ``text`` is for the person. In the order of an answer: notices, the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from appliance.safety.findings import Action, Finding, Kind, Side
@@ -86,14 +85,20 @@ class Finished:
 GuardEvent = Notice | Sentence | Replaced | Refused | Finished
 
 
-def plain_text(events: Iterable[GuardEvent]) -> Iterator[str]:
-    """The events as a stream of plain text: the answer, all else in paragraphs of their own."""
-    previous: GuardEvent | None = None
-    for event in events:
-        if previous is not None and not (_is_answer(previous) and _is_answer(event)):
-            yield "\n\n"
-        yield event.text
-        previous = event
+class PlainText:
+    """Turns the events of one answer into a stream of plain text.
+
+    The answer's sentences go on, all else stands in paragraphs of its own.
+    """
+
+    def __init__(self) -> None:
+        self._previous: GuardEvent | None = None
+
+    def add(self, event: GuardEvent) -> str:
+        """The text that this event adds."""
+        previous, self._previous = self._previous, event
+        together = previous is None or (_is_answer(previous) and _is_answer(event))
+        return event.text if together else f"\n\n{event.text}"
 
 
 def _is_answer(event: GuardEvent) -> bool:

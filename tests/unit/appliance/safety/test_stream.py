@@ -10,11 +10,11 @@ from appliance.safety import (
     GuardEvent,
     Guardrails,
     Notice,
+    PlainText,
     Refused,
     Replaced,
     Sentence,
     Thresholds,
-    plain_text,
 )
 from backends.base import Token
 
@@ -235,7 +235,7 @@ def test_every_answer_as_plain_text_carries_the_disclaimer() -> None:
         ("How much ibuprofen for a baby?", []),
         ("I think I'm having a stroke", ["Take 500 mg twice a day."]),
     ]:
-        text = "".join(plain_text(GUARDRAILS.guard(question, Engine(*pieces))))
+        text = "".join(map(PlainText().add, GUARDRAILS.guard(question, Engine(*pieces))))
         assert text.endswith(DISCLAIMER)
         assert "\n\n\n" not in text
 
@@ -248,7 +248,7 @@ def test_plain_text_keeps_the_answer_together_and_all_else_apart() -> None:
         Refused("dosing", "answer", "No."),
         Finished("", None, (), "Mind."),
     ]
-    assert "".join(plain_text(events)) == "Call.\n\nOne. Two.\n\nNo.\n\nMind."
+    assert "".join(map(PlainText().add, events)) == "Call.\n\nOne. Two.\n\nNo.\n\nMind."
 
 
 def test_no_message_claims_conformity_or_names_one_country_only() -> None:

@@ -13,7 +13,7 @@ import httpx2
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
-from appliance.connection import IMPOSTOR, Answer, Connection
+from appliance.connection import IMPOSTOR, Answer, Connection, Successor
 from federation.canonical import Message, file_sha256
 from federation.errors import FedMedError, TransportError
 from federation.files import storage_errors, sync_folder
@@ -26,6 +26,7 @@ from federation.messages import (
     UploadRequest,
     UploadStatus,
 )
+from federation.rotation import RotationRequest
 from federation.signing import SignedDocument
 
 _M = TypeVar("_M", bound=Message)
@@ -45,6 +46,7 @@ class CoordinatorClient:
         verify: ssl.SSLContext,
         proxy: str | None = None,
         timeout_seconds: float = 30.0,
+        successor: Successor | None = None,
         transport: httpx2.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -55,6 +57,7 @@ class CoordinatorClient:
             verify=verify,
             proxy=proxy,
             timeout_seconds=timeout_seconds,
+            successor=successor,
             transport=transport,
             clock=clock,
         )
@@ -84,6 +87,12 @@ class CoordinatorClient:
         """Spend an invite's token."""
         response = self._call("POST", "/v1/enrolments", request.to_json(), _JSON)
         return self._parse(response, EnrolmentAnswer)
+
+    def rotate(self, request: RotationRequest) -> EnrolmentAnswer:
+        """Ask for new keys in place of those that sign here."""
+        return self._parse(
+            self._call("POST", "/v1/keys", request.to_json(), _JSON), EnrolmentAnswer
+        )
 
     def current(self) -> CurrentRound:
         """The newest round's number and state."""

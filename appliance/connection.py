@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from federation.request_signing import sign_request
 IMPOSTOR = "Is a proxy in between, or another service at this address?"
 _IDENTITY = {"Accept-Encoding": "identity"}
 _MAX_ANSWER = 8 << 20
+_UNKNOWN_SIGNATURE = 401
 _RETRY_AFTER_DIGITS = 9
 _LONGEST_RETRY_AFTER = 3600
 _RETRYABLE = frozenset({408, 429, 500, 502, 503, 504, 507})
@@ -86,6 +88,14 @@ def _translate(error: httpx2.TransportError, url: str) -> TransportError:
     )
 
 
+@dataclass(frozen=True)
+class Successor:
+    """Keys that may take the place of those in use at any time; ``adopted`` is called when so."""
+
+    key: Ed25519PrivateKey
+    adopted: Callable[[], None]
+
+
 class Connection:
     """Signed requests to one coordinator. Methods raise TransportError when there is no usable
     answer, and the coordinator's own error when it refuses; ``retryable`` says which may pass."""
@@ -99,12 +109,15 @@ class Connection:
         verify: ssl.SSLContext,
         proxy: str | None = None,
         timeout_seconds: float = 30.0,
+        successor: Successor | None = None,
         transport: httpx2.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.url = url.rstrip("/")
         self._hospital = hospital
         self._key = key
+        self._successor = successor
+        self._changing = threading.Lock()
         self._clock = clock
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -123,7 +136,31 @@ class Connection:
 
     def send(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
         """One request and its answer, whatever its status."""
-        signed = headers | _IDENTITY | self._signed(method, path, body)
+        used = self._key
+        answer = self._exchange(method, path, body, headers, used)
+        if answer.status == _UNKNOWN_SIGNATURE and self._adopt_successor(used):
+            answer = self._exchange(method, path, body, headers, self._key)
+        return answer
+
+    def _adopt_successor(self, used: Ed25519PrivateKey) -> bool:
+        """Whether other keys than ``used``, which the coordinator refused, are in use now."""
+        with self._changing:
+            if self._key is not used:
+                return True
+            if self._successor is None:
+                return False
+            # Only a request that they alone signed shows that the coordinator knows them.
+            asked = self._exchange("GET", "/v1/rounds/current", b"", {}, self._successor.key)
+            if not 200 <= asked.status < 300:
+                return False
+            self._successor.adopted()
+            self._key, self._successor = self._successor.key, None
+            return True
+
+    def _exchange(
+        self, method: str, path: str, body: bytes, headers: dict[str, str], key: Ed25519PrivateKey
+    ) -> Answer:
+        signed = headers | _IDENTITY | self._signed(method, path, body, key)
         url = self.url + path
         try:
             with self._http.stream(method, url, content=body, headers=signed) as response:
@@ -163,7 +200,23 @@ class Connection:
 
         ``have`` bytes of it are there. A file that turns out longer is removed and refused.
         """
-        headers = _IDENTITY | self._signed("GET", path, b"")
+        used = self._key
+        try:
+            self._download(path, partial, have, length, progress)
+        except IdentityError:
+            if not self._adopt_successor(used):
+                raise
+            self._download(path, partial, have, length, progress)
+
+    def _download(
+        self,
+        path: str,
+        partial: Path,
+        have: int,
+        length: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        headers = _IDENTITY | self._signed("GET", path, b"", self._key)
         if have:
             headers["Range"] = f"bytes={have}-"
         try:
@@ -192,11 +245,13 @@ class Connection:
                 f"{self.url}{path} sends more than the adapter's {length} bytes.", hint=IMPOSTOR
             )
 
-    def _signed(self, method: str, path: str, body: bytes) -> dict[str, str]:
+    def _signed(
+        self, method: str, path: str, body: bytes, key: Ed25519PrivateKey
+    ) -> dict[str, str]:
         # The server sees the path behind the URL's own prefix, if it has one.
         url = httpx2.URL(self.url + path)
         query, now = url.query.decode(), int(self._clock())
-        return sign_request(self._key, self._hospital, method, url.path, query, body, now)
+        return sign_request(key, self._hospital, method, url.path, query, body, now)
 
     def _read(self, response: httpx2.Response) -> Answer:
         # Raw and counted: neither a compressed nor an endless answer can fill the memory.

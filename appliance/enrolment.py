@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from appliance.client import CoordinatorClient
 from appliance.config import NetworkSection, first_problem
-from appliance.connection import tls_context
+from appliance.connection import Successor, tls_context
 from appliance.paths import Paths
 from appliance.policy import write_default_policy
 from federation.canonical import Message, sha256
@@ -144,7 +144,12 @@ def _digest(ca_certificate: str | None) -> str:
     return "none" if ca_certificate is None else f"SHA-256 {sha256(ca_certificate.encode())[:20]}"
 
 
-def connect(enrolment: Enrolment, identity: Identity, network: NetworkSection) -> CoordinatorClient:
+def connect(
+    enrolment: Enrolment,
+    identity: Identity,
+    network: NetworkSection,
+    successor: Successor | None = None,
+) -> CoordinatorClient:
     """A client that speaks as this hospital to its coordinator."""
     context: ssl.SSLContext = tls_context(enrolment.ca_certificate, network.ca_file)
     return CoordinatorClient(
@@ -154,4 +159,5 @@ def connect(enrolment: Enrolment, identity: Identity, network: NetworkSection) -
         verify=context,
         proxy=network.proxy or None,
         timeout_seconds=network.timeout_seconds,
+        successor=successor,
     )

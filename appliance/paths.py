@@ -29,6 +29,16 @@ class Paths:
         return self.home / "keys" / "signing.pem"
 
     @property
+    def next_keys(self) -> Path:
+        """Keys that wait for the coordinator to take the place of these."""
+        return self.keys.with_name("next.pem")
+
+    @property
+    def previous_keys(self) -> Path:
+        """The keys before these, while a round may need them."""
+        return self.keys.with_name("previous.pem")
+
+    @property
     def enrolment(self) -> Path:
         """What enrolling fixed: hospital, coordinator, its keys, its CA."""
         return self.home / "enrolment.json"

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pydantic import Field, ValidationError
 
 from appliance.client import CoordinatorClient
+from appliance.connection import Successor
 from appliance.context import Context
-from appliance.enrolment import Enrolment, connect, load_enrolment, passphrase
+from appliance.enrolment import Enrolment, connect, load_enrolment
+from appliance.keys import load_keys, promote
 from appliance.locks import exclusive
 from appliance.paths import Paths
 from federation.canonical import Message
 from federation.files import write_atomically
+from federation.messages import PublicIdentity
 from federation.signing import Identity
 
 
@@ -32,6 +35,16 @@ class Session:
     enrolment: Enrolment
     identity: Identity
     client: CoordinatorClient
+    other_identities: tuple[Identity, ...] = ()
+
+    @property
+    def own(self) -> tuple[PublicIdentity, ...]:
+        """The public halves of all keys of this hospital, also while they are rotated."""
+        return tuple(i.public() for i in (self.identity, *self.other_identities))
+
+    def signer(self, member: PublicIdentity) -> Identity:
+        """Those of this hospital's keys that a round's roster names."""
+        return next(i for i in (self.identity, *self.other_identities) if i.public() == member)
 
 
 def read_traffic(paths: Paths) -> Traffic:
@@ -51,13 +64,18 @@ def _count(paths: Paths, client: CoordinatorClient) -> None:
         write_atomically(paths.home / "traffic.json", after.to_json())
 
 
+def _successor(paths: Paths, keys: Identity) -> Successor:
+    return Successor(keys.ed25519, lambda: promote(paths, keys.public()))
+
+
 @contextmanager
 def open_session(context: Context) -> Iterator[Session]:
     """Connect as this hospital. Raises IdentityError when it is not enrolled."""
     enrolment = load_enrolment(context.paths)
-    identity = Identity.load(context.paths.keys, passphrase())
-    with connect(enrolment, identity, context.config.network) as client:
+    keys = load_keys(context.paths)
+    successor = _successor(context.paths, keys.next) if keys.next else None
+    with connect(enrolment, keys.current, context.config.network, successor) as client:
         try:
-            yield Session(enrolment, identity, client)
+            yield Session(enrolment, keys.current, client, keys.others)
         finally:
             _count(context.paths, client)

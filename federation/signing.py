@@ -113,8 +113,13 @@ class Identity:
         write_atomically(path, pem, mode=0o600)
 
     @classmethod
-    def load(cls, path: Path, passphrase: str | None = None) -> Identity:
-        """Read keys that ``save`` wrote. Raises IdentityError naming the file and the remedy."""
+    def load(
+        cls, path: Path, passphrase: str | None = None, *, variable: str = "FEDMED_PASSPHRASE"
+    ) -> Identity:
+        """Read keys that ``save`` wrote; ``variable`` is where the passphrase comes from.
+
+        Raises IdentityError naming the file and the remedy.
+        """
         try:
             pem = path.read_bytes()
             open_to_others = path.stat().st_mode & 0o077
@@ -134,7 +139,7 @@ class Identity:
         except (ValueError, TypeError) as error:
             raise IdentityError(
                 f"The keys in {path} cannot be read: {error}.",
-                hint="Is the passphrase (FEDMED_PASSPHRASE) right? Else restore the file.",
+                hint=f"Is the passphrase ({variable}) right? Else restore the file.",
             ) from error
         match keys:
             case [Ed25519PrivateKey() as ed25519, MLDSA65PrivateKey() as mldsa65]:
@@ -143,6 +148,14 @@ class Identity:
             f"{path} does not hold an Ed25519 and an ML-DSA-65 key.",
             hint="Restore the file from a backup; without it, new keys must be enrolled.",
         )
+
+
+def is_protected(path: Path) -> bool:
+    """Whether the keys in a file that ``save`` wrote are encrypted. Raises IdentityError."""
+    try:
+        return b"ENCRYPTED" in path.read_bytes()
+    except OSError as error:
+        raise IdentityError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def verify(identity: PublicIdentity, data: bytes, signatures: Signatures, purpose: Purpose) -> None:

@@ -23,11 +23,16 @@ _REPORT = "Do not take part; tell the coordinator's administrator."
 
 @dataclass(frozen=True)
 class VerifiedRound:
-    """A descriptor whose signature, suite, federation and roster were checked."""
+    """A descriptor whose signature, suite, federation and roster were checked.
+
+    ``own`` are this hospital's keys for this round: those of its roster, which its update is signed
+    by also when they are rotated meanwhile.
+    """
 
     descriptor: RoundDescriptor
     sha256: str
     roster: Roster
+    own: PublicIdentity
 
 
 class NewestRoster(Message):
@@ -38,7 +43,7 @@ class NewestRoster(Message):
 
 
 def _verify(
-    signed: SignedDocument, roster: SignedDocument, enrolment: Enrolment, own: PublicIdentity
+    signed: SignedDocument, roster: SignedDocument, enrolment: Enrolment, *own: PublicIdentity
 ) -> VerifiedRound:
     descriptor = signed.open(RoundDescriptor, enrolment.coordinator, "descriptor")
     _same_federation("descriptor", descriptor.federation, enrolment)
@@ -52,12 +57,12 @@ def _verify(
     members = roster.open(Roster, enrolment.admin, "roster")
     _same_federation("roster", members.federation, enrolment)
     member = members.member(enrolment.hospital)
-    if member is None or member.identity != own:
+    if member is None or member.identity not in own:
         raise RoundError(
             f"{enrolment.hospital!r} is not on the roster of round {descriptor.round}.",
             hint="The coordinator approves a hospital before it opens a round.",
         )
-    return VerifiedRound(descriptor, signed.body_sha256, members)
+    return VerifiedRound(descriptor, signed.body_sha256, members, member.identity)
 
 
 def _same_federation(what: str, federation: str, enrolment: Enrolment) -> None:
@@ -111,10 +116,11 @@ def fetch_round(
     number: int,
     folder: Path,
     enrolment: Enrolment,
-    own: PublicIdentity,
+    *own: PublicIdentity,
 ) -> VerifiedRound:
     """The round's verified descriptor, from ``folder`` where it was kept, else fetched and kept.
 
+    ``own`` are the keys that this hospital holds, of which the round's roster must name some.
     Raises RoundError when there is no such round or this hospital is not on its roster,
     IdentityError when anything does not verify or the roster is older than an earlier round's.
     """
@@ -128,11 +134,11 @@ def fetch_round(
                 f"Asked for round {number}, got round {descriptor.round}.", hint=_REPORT
             )
         roster = client.roster(descriptor.roster_sha256)
-        verified = _verify(signed, roster, enrolment, own)
+        verified = _verify(signed, roster, enrolment, *own)
         _check_not_rolled_back(verified, newest)
         write_atomically(folder / _ROSTER, roster.to_json())
         write_atomically(folder / _DESCRIPTOR, signed.to_json())
         return verified
-    verified = _verify(signed, roster, enrolment, own)
+    verified = _verify(signed, roster, enrolment, *own)
     _check_not_rolled_back(verified, newest)
     return verified

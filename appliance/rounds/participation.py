@@ -126,8 +126,7 @@ def take_part(
         sink(Phase("checking", f"round {number}"))
         prepared = prepare(context, session, number, folder, wishes)
         own = prepared.verified.own
-        if own == session.identity.public():
-            forget_previous(context.paths)
+        forget_previous(context.paths, own)
         outbox = Outbox(folder / "outbox", session.enrolment, session.signer(own))
         with Heartbeat(session.client, number) as heartbeat:
 

@@ -44,13 +44,7 @@ def sync(
         watch(context, session)
         wanted = number or _newest_finished(session.client.current())
         folder = context.paths.round(wanted)
-        verified = fetch_round(
-            session.client,
-            wanted,
-            folder,
-            session.enrolment,
-            session.identity.public(),
-        )
+        verified = fetch_round(session.client, wanted, folder, session.enrolment, *session.own)
         record = fetch_record(session.client, session.enrolment, wanted, verified.sha256, folder)
         if record.outcome == "aborted":
             sink(Note(f"Round {wanted} was aborted ({record.reason}); its adapter is the old one."))

@@ -16,8 +16,12 @@ from sqlalchemy import create_engine
 
 from coordinator.store import Store, migrations
 from coordinator.store.database import create_sqlite, migrate_sqlite, open_sqlite
+from coordinator.store.documents import stored_documents
+from coordinator.store.log import Head
 from coordinator.store.tables import metadata
+from federation import merkle
 from federation.errors import StorageError
+from federation.log import LogEntry
 
 OLD = Path(__file__).with_name("database_0001.sql")
 
@@ -92,6 +96,20 @@ def test_the_first_database_survives_with_its_data(old: Path) -> None:
     assert upload.payload_header().n_examples == 10
     assert list(store.members.candidates()) == ["h01", "h02"]
     assert list(store.reports.heartbeats(1)) == ["h01"]
+    entries = [LogEntry.model_validate_json(text) for text in store.log.entries(0, 99)]
+    assert [(e.kind, e.hospital) for e in entries] == [
+        ("founding", None),
+        ("approval", "h01"),
+        ("approval", "h02"),
+        ("opening", None),
+        ("receipt", "h01"),
+    ]
+    documents = {document.sha256 for document in stored_documents(store.database)}
+    assert documents == {entry.sha256 for entry in entries}
+    tree = merkle.Tree()
+    for text in store.log.entries(0, 99):
+        tree.append(merkle.leaf_hash(text.encode()))
+    assert store.log.head() == Head(5, tree.root())
     store.database.close()
     assert migrate_sqlite(old) is None
 

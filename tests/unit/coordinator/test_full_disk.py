@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 
+import httpx2
 import pytest
+from sqlalchemy import Connection, event
 
+from coordinator.backup import back_up
+from coordinator.enrolment import approve, revoke
+from coordinator.rounds import Request, State
+from coordinator.store.database import Database
 from federation.adapter import ModuleShape
 from federation.errors import StorageError
+from federation.messages import ProgressReport
 from tests.unit.coordinator.hospital import Hospital, SealedUpdate, problem
 from tests.unit.coordinator.world import CARD, World
 
@@ -106,3 +115,137 @@ def test_a_folder_that_is_not_writable_is_507(world: World, h01: Hospital) -> No
         assert problem(h01.part(update, 0, update.body))[:2] == (507, "storage")
     finally:
         world.paths.uploads.chmod(0o700)
+
+
+def test_of_two_announcements_at_once_only_one_gets_the_last_room(
+    world: World, h01: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h02 = world.member("h02")
+    world.advance(1, Request.ABORT)
+    world.open(target_modules="q_proj", rank=8)
+    updates = [h01.seal(2), h02.seal(2)]
+    (length,) = {len(update.body) for update in updates}
+    blobs = world.coordinator.blobs
+    # Room for one and a half beside the reserve.
+    free = blobs.free_bytes()
+    blobs.reserve = free - length * 3 // 2
+    monkeypatch.setattr(blobs, "free_bytes", lambda: free)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(
+            pool.map(lambda pair: pair[0].announce(pair[1]), zip((h01, h02), updates, strict=True))
+        )
+    assert sorted(answer.status_code for answer in answers) == [201, 507]
+
+
+@contextmanager
+def disk_fails_from(database: Database, transaction: int) -> Iterator[list[int]]:
+    """From the so-many-th writing transaction on, the system refuses every write to any file."""
+    begun: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def count(connection: Connection) -> None:
+        if connection.get_execution_options().get("write"):
+            begun.append(1)
+            if len(begun) == transaction:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+
+    event.listen(database._engine, "begin", count)
+    try:
+        yield begun
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        event.remove(database._engine, "begin", count)
+
+
+WRITES: dict[str, Callable[[Hospital, SealedUpdate], httpx2.Response]] = {
+    "announce": lambda h, update: h.announce(update),
+    "part": lambda h, update: h.part(update, 0, update.body),
+    "commit": lambda h, update: h.commit(update),
+    "progress": lambda h, _: h.request(
+        "POST", "/v1/rounds/1/progress", ProgressReport(phase="training", step=1, of=2)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_no_write_is_acknowledged_that_the_disk_refused(
+    world: World, h01: Hospital, name: str
+) -> None:
+    update = h01.seal(1)
+    steps = ["announce", "part", "commit"]
+    if name in steps:
+        for step in steps[: steps.index(name)]:
+            assert WRITES[step](h01, update).status_code < 300
+        steps = steps[steps.index(name) + 1 :]
+    failed = 0
+    while True:
+        with disk_fails_from(world.coordinator.store.database, failed + 1) as begun:
+            answer = WRITES[name](h01, update)
+        if answer.status_code < 300:
+            break
+        failed += 1
+        assert problem(answer)[:2] == (507, "storage")
+        assert len(begun) == failed
+        assert not h01.current().delivered
+    # The nonce's and its own: each refused once, then the same call succeeds.
+    assert failed == 2
+    for step in steps:
+        assert WRITES[step](h01, update).status_code < 300
+    assert [row.state for row in world.coordinator.store.uploads.of_round(1)] == ["accepted"]
+
+
+COMMANDS: dict[str, Callable[[World], object]] = {
+    "invite": lambda world: world.invite("h06"),
+    "approve": lambda world: approve(world.coordinator, world.admin, "h05"),
+    "revoke": lambda world: revoke(world.coordinator, world.admin, "h02"),
+    "open": lambda world: world.open(target_modules="q_proj", rank=8),
+    "backup": lambda world: back_up(
+        world.paths, "demo-net", world.paths.home.parent / "backup", world.clock()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_that_the_disk_refuses_changes_nothing(world: World, name: str) -> None:
+    h05 = world.hospital("h05")
+    assert h05.enrol(world.invite("h05")).status_code == 200
+    world.member("h02")
+    store = world.coordinator.store
+    before = (world.coordinator.roster(), store.log.head(), store.rounds.newest())
+    failed = 0
+    while True:
+        with disk_fails_from(store.database, failed + 1) as begun:
+            if name == "backup":
+                resource.setrlimit(
+                    resource.RLIMIT_FSIZE, (1, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+                )
+            try:
+                COMMANDS[name](world)
+                break
+            except StorageError:
+                failed += 1
+        assert len(begun) == (0 if name == "backup" else failed)
+        assert (world.coordinator.roster(), store.log.head(), store.rounds.newest()) == before
+        if name == "backup":
+            break
+    assert failed >= 1
+    assert not (world.paths.home.parent / "backup").exists()
+
+
+def test_a_round_whose_every_step_fails_once_is_published(world: World, h01: Hospital) -> None:
+    assert h01.upload(h01.seal(1)).accepted
+    database, rounds = world.coordinator.store.database, world.coordinator.store.rounds
+    for before, after in pairwise((State.OPEN, State.CLOSED, State.AGGREGATED, State.PUBLISHED)):
+        with disk_fails_from(database, 1), pytest.raises(StorageError):
+            world.advance(1)
+        newest = rounds.newest()
+        assert newest is not None
+        assert newest.state is before
+        with disk_fails_from(database, 2), suppress(StorageError):
+            world.advance(1)
+        newest = rounds.newest()
+        assert newest is not None
+        assert newest.state is after
+    (row,) = world.coordinator.store.uploads.of_round(1)
+    assert row.state == "accepted"
+    assert [c.hospital for c in h01.record(1).contributions] == ["h01"]

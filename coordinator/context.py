@@ -20,10 +20,12 @@ from federation.errors import ConfigError, StorageError
 from federation.messages import PublicIdentity, Roster
 from federation.signing import Identity
 
+PASSPHRASE = "COORDINATOR_PASSPHRASE"
+
 
 def passphrase() -> str | None:
     """What protects the coordinator's keys, from the environment."""
-    return os.environ.get("COORDINATOR_PASSPHRASE") or None
+    return os.environ.get(PASSPHRASE) or None
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def open_coordinator(
         ) from error
     coordinator = Coordinator(
         federation=config.federation.name,
-        identity=Identity.load(paths.identity, passphrase()),
+        identity=Identity.load(paths.identity, passphrase(), variable=PASSPHRASE),
         admin=admin,
         wrapping=WrappingKey.load(paths.wrapping_key, passphrase()),
         store=Store.over(open_sqlite(paths.database), clock),

@@ -61,7 +61,8 @@ def load_admin(paths: Paths, admin_key: Path | None) -> Identity:
     """The admin's signing keys. Raises IdentityError."""
     from federation.signing import Identity
 
-    return Identity.load(admin_key or paths.admin_key, os.environ.get("FEDMED_ADMIN_PASSPHRASE"))
+    variable = "FEDMED_ADMIN_PASSPHRASE"
+    return Identity.load(admin_key or paths.admin_key, os.environ.get(variable), variable=variable)
 
 
 def main() -> None:

@@ -134,7 +134,8 @@ class MlxEngine:
             found |= {f"{moment}.{name}": state[name][moment] for moment in _MOMENTS}
             if gradients:
                 found[f"gradient.{name}"] = self._gradients[name]
-        return {name: np.array(array) for name, array in found.items()}
+        # MLX lays out some arrays with strides, which safetensors would not notice.
+        return {name: np.array(array, order="C") for name, array in found.items()}
 
     def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
         """See ``Engine.restore``."""

@@ -224,7 +224,7 @@ def test_running_out_of_memory_takes_the_plan_down_once(
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[malloc] Unable to allocate 9 B")])
 def test_memory_errors_become_ours(error: Exception) -> None:
-    with pytest.raises(OutOfMemory, match="while training step 3"), memory_errors("training step 3"):
+    with pytest.raises(OutOfMemory, match="while step 3"), memory_errors("step 3"):
         raise error
 
 

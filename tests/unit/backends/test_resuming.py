@@ -1,4 +1,4 @@
-"""Killed at any moment and continued equals uninterrupted, bit for bit."""
+"""On every engine: killed at any moment and continued equals uninterrupted, bit for bit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from tests.unit.backends.cuda.train_from_checkpoint import PASSES, RECIPE_HERE
+from backends import probes
+from tests.unit.backends.train_from_checkpoint import PASSES, RECIPE_HERE
 
 _STEPS = RECIPE_HERE.steps
 assert _STEPS is not None
@@ -42,10 +43,10 @@ class Processes:
         assert self.train(folder, kill_after) == {"code": -signal.SIGKILL}
 
 
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
+@pytest.fixture(scope="module", params=[probe.backend for probe in probes() if probe.available])
+def processes(request: pytest.FixtureRequest) -> Iterator[Processes]:
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.backends.cuda.train_from_checkpoint"],
+        [sys.executable, "-m", "tests.unit.backends.train_from_checkpoint", request.param],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -96,6 +97,8 @@ def test_killed_after_every_checkpoint_and_continued_equals_uninterrupted(
     assert same(tmp_path, whole)
 
 
+# The chain above has every place on both engines; here one does for their common part.
+@pytest.mark.parametrize("processes", ["cuda"], indirect=True)
 @pytest.mark.parametrize("kill_after", range(1, CHECKPOINTS))
 def test_killed_once_and_continued_equals_uninterrupted(
     processes: Processes, whole: Path, tmp_path: Path, kill_after: int
@@ -106,6 +109,7 @@ def test_killed_once_and_continued_equals_uninterrupted(
     assert same(tmp_path, whole)
 
 
+@pytest.mark.parametrize("processes", ["cuda"], indirect=True)
 @pytest.mark.parametrize(("n_damaged", "resumed"), [(1, [1]), (2, [])])
 def test_a_damaged_checkpoint_costs_no_bit(
     processes: Processes, whole: Path, tmp_path: Path, n_damaged: int, resumed: list[int]

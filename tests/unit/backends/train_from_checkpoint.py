@@ -1,8 +1,8 @@
-"""Trainings in processes of their own, to be killed.
+"""Trainings in processes of their own, to be killed: ``python -m ... ENGINE``.
 
 Each line of standard input, ``FOLDER KILL_AFTER``, is one process. It writes a checkpoint after
 every forward pass and dies by SIGKILL right after so many of them, as in a power cut; with 0 it
-trains to the end. It is forked, since importing torch takes longer than all of these trainings.
+trains to the end. It is forked, since importing an engine takes longer than all of these trainings.
 The answer is a line of JSON: the exit code, and for a whole training what it did.
 """
 
@@ -13,13 +13,14 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
+from backends import discover
 from backends.base import CheckpointPlan, EvalStep, Note, Resumed, TrainJob, TrainStep
 from backends.checkpoints import Checkpoints, TrainingState
-from backends.cuda import BACKEND
 from federation.base_model import read_card
 from tests.tiny import tiny_model
 from tests.tiny_training import RECIPE, examples, schema_for, write_initial
@@ -52,10 +53,10 @@ def kill_after(n_checkpoints: int) -> None:
     Checkpoints.write = write  # type: ignore[method-assign]
 
 
-def train(folder: Path, base: Path) -> dict[str, object]:
+def train(engine: str, folder: Path, base: Path) -> dict[str, object]:
     """Train from wherever the checkpoints are to the end."""
     schema = schema_for(base)
-    model = BACKEND.load(base, threads=1)
+    model = discover()[engine].load(base, threads=1)
     start = write_initial(folder / "start.safetensors", schema)
     model.attach(start, schema, dropout=RECIPE_HERE.dropout)
     batch = examples(model)
@@ -79,16 +80,15 @@ def train(folder: Path, base: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    import backends.cuda.loading  # noqa: F401  what every child needs
-
-    base = tiny_model()
+    engine, base = sys.argv[1], tiny_model()
+    import_module(f"backends.{engine}.loading")  # what every child needs
     for line in sys.stdin:
         folder, kill = Path(line.split()[0]), int(line.split()[1])
         result = folder / "result.json"
         if (child := os.fork()) == 0:
             if kill:
                 kill_after(kill)
-            result.write_text(json.dumps(train(folder, base)))
+            result.write_text(json.dumps(train(engine, folder, base)))
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         done = {} if code else json.loads(result.read_text())

@@ -15,7 +15,7 @@ from coordinator.locks import last_held
 from coordinator.paths import Paths
 from coordinator.store import Store
 from coordinator.store.database import open_sqlite
-from coordinator.wrapping import WrappingKey
+from coordinator.wrapping import Wrapping
 from federation.errors import ConfigError, StorageError
 from federation.messages import PublicIdentity, Roster
 from federation.signing import Identity
@@ -35,7 +35,7 @@ class Coordinator:
     federation: str
     identity: Identity
     admin: PublicIdentity
-    wrapping: WrappingKey
+    wrapping: Wrapping
     store: Store
     blobs: Blobs
     clock: Clock = system_clock
@@ -68,7 +68,7 @@ def open_coordinator(
         federation=config.federation.name,
         identity=Identity.load(paths.identity, passphrase(), variable=PASSPHRASE),
         admin=admin,
-        wrapping=WrappingKey.load(paths.wrapping_key, passphrase()),
+        wrapping=Wrapping(paths.wrapping_key, passphrase()),
         store=Store.over(open_sqlite(paths.database), clock),
         blobs=Blobs(paths.adapters, paths.uploads, config.limits.disk_reserve_mib << 20),
         clock=clock,

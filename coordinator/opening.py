@@ -94,15 +94,16 @@ def open_round(
         extension_minutes=settings.extension_minutes,
         extensions=settings.extensions,
     )
-    row = RoundRow(
-        number=number,
-        state=State.OPEN,
-        document=SignedDocument.sign(descriptor, coordinator.identity, "descriptor"),
-        card=card,
-        turn=turn,
-        wrapped_seed=coordinator.wrapping.wrap(seed, coordinator.federation, number),
-    )
-    coordinator.store.rounds.add(row, plan(number) if plan else None)
+    with coordinator.wrapping.steady() as key:
+        row = RoundRow(
+            number=number,
+            state=State.OPEN,
+            document=SignedDocument.sign(descriptor, coordinator.identity, "descriptor"),
+            card=card,
+            turn=turn,
+            wrapped_seed=key.wrap(seed, coordinator.federation, number),
+        )
+        coordinator.store.rounds.add(row, plan(number) if plan else None)
     coordinator.emit("round_opened", round=number, quorum=quorum, deadline=descriptor.deadline)
     return row
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "invite": "Write an invite file for one hospital.",
     "approve": "Sign an enrolled hospital into the roster.",
     "revoke": "Sign a hospital out of the roster, effective at once.",
+    "keys": "Replace the coordinator's keys.",
     "round": "Open, extend or close a round; plan several.",
     "aggregators": "List the ways to combine updates.",
     "status": "Show the round, the hospitals and the best adapter.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,6 +179,26 @@ class Rounds:
                     document_sha256=extension.body_sha256,
                     detail=reason,
                 )
+        return changed
+
+    def rewrap(self, anew: Callable[[bytes, int], bytes | None]) -> list[int]:
+        """Replace the wrapped secret of every round that has one, in one transaction.
+
+        ``anew`` gets it with the round's number; None leaves it. Gives the rounds changed.
+        """
+        query = select(rounds.c.number, rounds.c.wrapped_seed).where(
+            rounds.c.wrapped_seed.is_not(None)
+        )
+        changed: list[int] = []
+        with self._database.write() as connection:
+            for number, wrapped in connection.execute(query).all():
+                if (fresh := anew(wrapped, number)) is not None:
+                    connection.execute(
+                        update(rounds).where(rounds.c.number == number).values(wrapped_seed=fresh)
+                    )
+                    changed.append(number)
+            detail = f"wrapping key; secrets wrapped anew: {changed or 'none'}"
+            self._log.append(connection, kind="rotation", detail=detail)
         return changed
 
     def close(

@@ -10,6 +10,7 @@ from coordinator import aggregation, closing
 from coordinator.enrolment import revoke
 from coordinator.rounds import Request, State
 from coordinator.store.rounds import RoundRow, Rounds
+from coordinator.wrapping import Wrapping, WrappingKey
 from federation.canonical import file_sha256
 from federation.errors import StorageError
 from federation.messages import ProgressReport
@@ -279,8 +280,9 @@ def test_a_round_whose_secret_is_lost_says_how_to_end_it(world: World) -> None:
 def test_a_lost_wrapping_key_stops_the_round_without_losing_it(world: World) -> None:
     h01, h02, h03 = three(world)
     deliver(h01, h02, h03)
-    other = type(world.coordinator.wrapping)(bytes(32))
-    broken = type(world.coordinator)(**{**vars(world.coordinator), "wrapping": other})
+    path = world.paths.home.parent / "other.pem"
+    WrappingKey.create(path, None)
+    broken = replace(world.coordinator, wrapping=Wrapping(path, None))
     with pytest.raises(StorageError, match="cannot be unwrapped"):
         closing.advance(broken, 1)
     assert world.advance(1).state is State.PUBLISHED

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from appliance.connection import IMPOSTOR, Answer, Connection, Successor
 from federation.canonical import Message, file_sha256
 from federation.errors import FedMedError, TransportError
-from federation.files import storage_errors, sync_folder
+from federation.files import make_folder, storage_errors, sync_folder
 from federation.log import ConsistencyProof, InclusionProof, LogEntries
 from federation.messages import (
     CurrentRound,
@@ -203,7 +203,7 @@ class CoordinatorClient:
         """
         partial = target.with_name(f".{digest}.part")
         with storage_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             have = partial.stat().st_size if partial.exists() else 0
             if have > length:
                 partial.unlink()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from federation.files import storage_errors
+from federation.files import make_folder, storage_errors
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def exclusive(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterato
     Raises StorageError.
     """
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:

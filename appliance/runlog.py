@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from appliance.events import Event, as_record
 from backends.base import Resumed
-from federation.files import storage_errors
+from federation.files import make_folder, storage_errors
 
 
 class RunLog:
@@ -25,7 +25,7 @@ class RunLog:
         from tensorboardX import SummaryWriter  # heavy, and wanted only while training
 
         with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             # Of a training that was killed; what this one goes on from is written once more.
             self._former = _records(folder / "metrics.jsonl")
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)

@@ -24,6 +24,24 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_file(path: Path) -> None:
+    """fsync a file that something else wrote, before other files rely on it."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def make_folder(folder: Path, *, mode: int = 0o777) -> None:
+    """Make a folder and those above it that are missing, durably; ``mode`` is the folder's own.
+
+    A file's own fsync does not keep the new folder that it lies in.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode, exist_ok=True)
+    sync_folder(folder.parent)
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Translate the operating system's write errors at ``path`` into StorageError."""
@@ -49,7 +67,7 @@ def atomic_path(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     and ``path`` is untouched. Raises StorageError when the disk refuses.
     """
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
         temporary = Path(name)

@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError
 
 from federation.canonical import Message, sha256
 from federation.errors import IdentityError
-from federation.files import write_atomically
+from federation.files import make_folder, storage_errors, write_atomically
 from federation.messages import Base64, PublicIdentity
 
 PRODUCT = "fedmed"
@@ -109,7 +109,8 @@ class Identity:
             )
             for key in (self.ed25519, self.mldsa65)
         )
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with storage_errors(path):
+            make_folder(path.parent, mode=0o700)
         write_atomically(path, pem, mode=0o600)
 
     @classmethod

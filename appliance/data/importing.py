@@ -16,7 +16,7 @@ from appliance.data.records import Record, Refusal
 from appliance.data.splits import SPLITS, Split, side, split_path, stored_lines
 from appliance.locks import exclusive
 from federation.errors import DataError
-from federation.files import atomic_writer, storage_errors
+from federation.files import atomic_writer, make_folder, storage_errors
 
 MAX_REFUSALS = 1000
 """Refusals kept one by one in a report; all are counted."""
@@ -153,7 +153,7 @@ def import_files(
     reading = _read(paths, refused)
     _require_usable(reading, strict=strict)
     with storage_errors(data_folder):
-        data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(data_folder, mode=0o700)
     with exclusive(data_folder / ".lock"):
         history = history_for(data_folder, held_out_percent)
         splits = {split: stored_lines(data_folder, split) for split in SPLITS}

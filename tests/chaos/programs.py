@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -46,7 +47,9 @@ class Program:
         context = multiprocessing.get_context("forkserver")
         with _starting:
             _start_server()
-            self._process: ForkServerProcess = context.Process(target=_run, args=(job,))
+            self._process: ForkServerProcess = context.Process(
+                target=_run, args=(job,), daemon=True
+            )
             self._process.start()
 
     def wait(self, seconds: float) -> int | None:
@@ -86,6 +89,8 @@ def _start_server() -> None:
     fixed = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if available():
         fixed["LD_PRELOAD"] = str(library())
+    # A killed program's semaphores are cleaned up in the end, which is said as a warning.
+    fixed["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
     before = {name: os.environ.get(name) for name in fixed}
     os.environ.update(fixed)
     try:
@@ -139,6 +144,8 @@ def _hasten(job: Job) -> None:
     ) -> connection.Answer:
         answer = send(self, method, path, body, headers)
         note: dict[str, Any] = {"method": method, "path": path, "status": answer.status}
+        note |= {"at": time.monotonic_ns(), "offset": answer.headers.get("upload-offset")}
+        note["hospital"] = Path(job.arguments[1]).name
         if path.endswith("/commit"):
             note["content"] = answer.content.decode()
         os.write(notes, json.dumps(note).encode() + b"\n")

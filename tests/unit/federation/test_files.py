@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from federation.errors import StorageError
-from federation.files import atomic_writer, write_atomically
+from federation.files import atomic_writer, make_folder, write_atomically
 
 
 def test_replaces_whole(tmp_path: Path) -> None:
@@ -67,3 +67,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="Cannot write"):
         write_atomically(tmp_path / "file" / "below", b"x")
+
+
+def test_a_new_folder_is_made_durable_in_each_that_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("federation.files.sync_folder", synced.append)
+    make_folder(tmp_path / "a" / "b", mode=0o700)
+    assert synced == [tmp_path, tmp_path / "a"]
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+    make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 2

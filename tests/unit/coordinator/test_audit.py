@@ -168,6 +168,15 @@ def test_a_checkpoint_is_signed_once_for_each_state(world: World) -> None:
     )
 
 
+def test_the_last_checkpoint_never_goes_back(world: World) -> None:
+    log = world.coordinator.store.log
+    first = audit.checkpoint(world.coordinator)
+    world.invite("h01")
+    second = audit.checkpoint(world.coordinator)
+    log.keep_checkpoint(1, first)
+    assert log.last_checkpoint() == second
+
+
 def ask(hospital: Hospital, path: str) -> bytes:
     response = hospital.request("GET", f"/v1/log/{path}")
     assert response.status_code == 200, response.text

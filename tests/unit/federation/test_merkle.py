@@ -189,6 +189,7 @@ def test_no_other_history_is_consistent(pair: tuple[int, int], data: st.DataObje
     assert not merkle.verify_consistency(first, second, roots[0], other, proof)
     assert not merkle.verify_consistency(first, second, *roots, [*proof, other])
     assert not merkle.verify_consistency(second + 1, second, *roots, proof)
+    assert not merkle.verify_consistency(first, 2 * second, *roots, proof)
     assert not merkle.verify_consistency(0, second, *roots, proof)
     for place in range(len(proof)):
         changed = [*proof[:place], other, *proof[place + 1 :]]

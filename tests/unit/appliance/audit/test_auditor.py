@@ -255,6 +255,12 @@ def test_a_log_without_a_held_receipt_is_refused(site: Site) -> None:
     assert str(site.rounds / "0001" / "outbox" / "receipt.json") in str(caught.value)
 
 
+def test_an_entry_that_was_written_twice_is_refused(site: Site) -> None:
+    site.forge(lambda entries: [*entries, entries[-1]])
+    with pytest.raises(AuditError, match="not those of its signed checkpoint"):
+        site.verify()
+
+
 def test_a_receipt_that_is_only_in_the_log_is_told(site: Site) -> None:
     held = [item for item in site.held if item.path.name != "receipt.json"]
     _, new = site.auditor.observe()

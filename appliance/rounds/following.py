@@ -85,11 +85,13 @@ class Follower:
         if finished > self.synced:
             self._sync(finished, evaluate=finished == number)
             moved = True
-        if more and current.state == "open" and number not in {*self._passed, *self.delivered}:
-            if current.delivered:
-                self._passed.add(number)  # By an earlier run.
-            else:
-                self._take_part(number)
+        if current.state != "open" or current.delivered or number in self._passed:
+            return moved
+        if number in self.delivered:
+            # A coordinator that was restored from a backup has lost the update: it gets it again.
+            self._take_part(number)
+        elif more:
+            self._take_part(number)
             moved = True
         return moved
 
@@ -102,7 +104,8 @@ class Follower:
             self.sink(Note(f"{error} Waiting for the next round. {error.hint}"))
             self._passed.add(number)
         else:
-            self.delivered.append(number)
+            if number not in self.delivered:
+                self.delivered.append(number)
 
     def _sync(self, number: int, *, evaluate: bool) -> None:
         try:

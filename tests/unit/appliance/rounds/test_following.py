@@ -164,3 +164,16 @@ def test_no_further_round_is_begun_when_enough_are_delivered() -> None:
 def test_without_a_number_it_goes_on() -> None:
     with pytest.raises(OverlyPatient):
         play(*[see(1, "published")] * 100).follow()
+
+
+def test_an_update_that_a_restored_coordinator_lost_is_delivered_again() -> None:
+    story = play(
+        see(1, "open"),
+        see(1, "open", True),
+        AWAY,
+        see(1, "open"),
+        see(1, "open", True),
+        see(1, "published", True),
+    )
+    assert story.follow(1).delivered == [1]
+    assert story.acts == ["train 1", "train 1", "sync 1 and measure"]

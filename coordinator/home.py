@@ -25,6 +25,7 @@ _EVERY_INTERFACE = ("0.0.0.0", "::")
 _TOML = """\
 # Configuration of a FedMed coordinator. Precedence: flag > environment > this file > default.
 # [round] holds the defaults of `coordinator round open`: its --help lists every key.
+# [limits] and [metrics] are explained in docs/operations.md.
 
 [federation]
 name = {name}

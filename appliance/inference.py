@@ -16,6 +16,9 @@ from backends.base import ChatMessage, Finish, GenerateOptions, LoadedModel, Tok
 from federation.base_model import read_card
 from federation.errors import ModelError
 
+_TOGETHER = 8
+"""Answers computed at a time: each takes memory for its keys and values."""
+
 DEFAULT_OPTIONS = GenerateOptions(max_tokens=256, repetition_penalty=1.1)
 
 
@@ -91,6 +94,28 @@ class Assistant:
         """
         tokens = self._tokens(conversation, options, watch or Watch())
         yield from self._guardrails.guard(conversation[-1]["content"], tokens)
+
+    def answer_each(
+        self, questions: Sequence[str], options: GenerateOptions = DEFAULT_OPTIONS
+    ) -> Iterator[list[GuardEvent]]:
+        """The guarded answers to questions that have nothing to do with each other, in order.
+
+        Some are computed together, which is faster and gives the same answers; a question that
+        the guardrails refuse is not computed.
+        """
+        for start in range(0, len(questions), _TOGETHER):
+            batch = questions[start : start + _TOGETHER]
+            open_ones = [question for question in batch if not self._refuses(question)]
+            conversations: list[list[ChatMessage]] = [
+                [{"role": "user", "content": question}] for question in open_ones
+            ]
+            given = iter(self._loaded(None).generate_batch(conversations, options))
+            for question in batch:
+                tokens = [] if self._refuses(question) else next(given)
+                yield list(self._guardrails.guard(question, iter(tokens)))
+
+    def _refuses(self, question: str) -> bool:
+        return any(f.action == "refuse" for f in self._guardrails.check_question(question))
 
     def _tokens(
         self, conversation: Sequence[ChatMessage], options: GenerateOptions, watch: Watch

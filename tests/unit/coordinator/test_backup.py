@@ -21,6 +21,7 @@ from coordinator.config import load_config
 from coordinator.context import open_coordinator
 from coordinator.paths import Paths
 from coordinator.restore import restore
+from coordinator.wrapping import WrappingKey
 from federation.canonical import file_sha256, sha256
 from federation.errors import ConfigError, FedMedError, IdentityError, InputError, StorageError
 from federation.messages import EngineInfo, PayloadHeader, Receipt
@@ -184,7 +185,7 @@ def test_everything_but_the_wrapping_and_admin_keys_is_in_a_backup(halfway: Worl
     assert held - there == set()
     for path in target.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0
-    wrapping = halfway.coordinator.wrapping.key
+    wrapping = WrappingKey.load(halfway.paths.wrapping_key, None).key
     assert not any(wrapping in path.read_bytes() for path in target.rglob("*") if path.is_file())
 
 

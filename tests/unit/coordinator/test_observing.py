@@ -22,6 +22,7 @@ from coordinator.context import open_coordinator
 from coordinator.limits import Limits
 from coordinator.metrics import Metrics, metrics_listener
 from coordinator.paths import Paths
+from coordinator.wrapping import WrappingKey
 from federation.errors import InputError
 from federation.request_signing import sign_request
 from federation.signing import Identity
@@ -187,7 +188,7 @@ def secrets_of(home: Home, hospital: Hospital, update: SealedUpdate) -> dict[str
     assert hospital.invite is not None
     return {
         "token": hospital.invite.token.encode(),
-        "wrapping key": coordinator.wrapping.key,
+        "wrapping key": WrappingKey.load(paths.wrapping_key, None).key,
         "round seed": coordinator.wrapping.unwrap(row.wrapped_seed, "demo-net", 1),
         "wrapped seed": row.wrapped_seed,
         "hospital's key": hospital.identity.ed25519.private_bytes_raw(),

@@ -32,13 +32,17 @@ def weighted_mean(inputs: Inputs, weights: Mapping[str, float]) -> Tensors:
     left = parent_weight(weights)
     parent = inputs.parent() if left else iter(())
     (first_weight, first), *others = streams
-    scaled = np.empty(0)
+    scratch = np.empty(0)
     for name, tensor in first:
-        total = np.multiply(tensor, first_weight, dtype=np.float64)
-        if scaled.shape != total.shape:
-            scaled = np.empty_like(total)
+        total = tensor.astype(np.float64)
+        total *= first_weight
+        if scratch.size < total.size:
+            scratch = np.empty(total.size)
+        scaled = scratch[: total.size].reshape(total.shape)
         for weight, stream in others:
-            np.multiply(_next(stream, name), weight, out=scaled, dtype=np.float64)
+            # Widening first is faster than a product of mixed types.
+            np.copyto(scaled, _next(stream, name))
+            scaled *= weight
             total += scaled
         if left:
             total += left * next(t for n, t in parent if n == name).astype(np.float64)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from federation.errors import ConfigError, FedMedError, IdentityError, InputErro
 from federation.messages import EngineInfo, PayloadHeader, Receipt
 from federation.tensors import write_tensors
 from tests.unit.coordinator.hospital import Hospital, trained
-from tests.unit.coordinator.test_serve import COORDINATOR, Home, free_port
-from tests.unit.coordinator.world import CARD, World
+from tests.unit.coordinator.quick_home import QuickHome
+from tests.unit.coordinator.world import World
 
 
 @dataclass
@@ -83,68 +83,47 @@ class Appliance:
 
 
 @pytest.fixture
-def home(folder: Path) -> Home:
-    made = Home(folder / "home", free_port(), folder / "events.log")
-    made.command("init", "--federation", "demo-net", "--port", str(made.port))
-    return made
+def home(folder: Path) -> Iterator[QuickHome]:
+    made = QuickHome.make(folder)
+    yield made
+    made.end()
 
 
-def test_a_round_goes_on_after_an_older_backup_was_restored(home: Home, folder: Path) -> None:
+def test_a_round_goes_on_after_an_older_backup_was_restored(home: QuickHome, folder: Path) -> None:
     server = home.serve()
-    try:
-        (folder / "card.json").write_bytes(CARD.to_json())
-        appliances = []
-        for name in ("h01", "h02"):
-            hospital, invite = home.hospital(name, folder)
-            fingerprint = hospital.enrol(invite).json()["fingerprint"]
-            home.command("approve", name, "--fingerprint", fingerprint)
-            appliances.append(hospital)
-        home.command(
-            "round", "open", "--base", str(folder / "card.json"), "--rank", "2",
-            "--target-modules", "q_proj", "--steps", "3",
-        )  # fmt: skip
-        h01, h02 = (Appliance.of(hospital, folder) for hospital in appliances)
-        made = home.command("backup", str(folder / "backup"))
-        assert (made["round"], made["state"]) == (1, "open")
-        lost = h01.deliver()
-        assert lost.accepted
-        server.kill()
-        server.wait()
+    hospitals = [home.join("h01"), home.join("h02")]
+    home.open_round()
+    h01, h02 = (Appliance.of(hospital, folder) for hospital in hospitals)
+    made = home.command("backup", str(folder / "backup"))
+    assert (made["round"], made["state"]) == (1, "open")
+    lost = h01.deliver()
+    assert lost.accepted
+    server.kill()
+    server.wait()
 
-        # The machine is gone; the wrapping key was kept elsewhere.
-        wrapping = folder / "safe.pem"
-        shutil.copy(Paths(home.folder).wrapping_key, wrapping)
-        shutil.rmtree(home.folder)
-        command = [*COORDINATOR, "restore", str(folder / "backup"), "--home", str(home.folder)]
-        done = subprocess.run(
-            [*command, "--wrapping-key", str(wrapping), "--json"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["unfinished"] == 1
-        server = home.serve()
-        # It holds a receipt; the coordinator does not hold the update.
-        again = h01.deliver()
-        assert again.accepted
-        assert again.upload_id == lost.upload_id
-        assert any("lost this update" in str(note) for note in h01.notes)
-        assert h02.deliver().accepted
-        for _ in range(200):
-            if appliances[0].current().state == "published":
-                break
-            time.sleep(0.05)
-        record = appliances[0].record(1)
-        assert [c.hospital for c in record.contributions] == ["h01", "h02"]
-        adapter = appliances[1].request("GET", f"/v1/adapters/{record.adapter_sha256}").content
-        assert sha256(adapter) == record.adapter_sha256
-        # Nothing is sent a third time.
-        assert h01.deliver() == again
-    finally:
-        for process in home.processes:
-            process.kill()
-            process.wait()
+    # The machine is gone; the wrapping key was kept elsewhere.
+    wrapping = folder / "safe.pem"
+    shutil.copy(Paths(home.folder).wrapping_key, wrapping)
+    shutil.rmtree(home.folder)
+    done = home.command("restore", str(folder / "backup"), "--wrapping-key", str(wrapping))
+    assert done["unfinished"] == 1
+    home.serve()
+    # It holds a receipt; the coordinator does not hold the update.
+    again = h01.deliver()
+    assert again.accepted
+    assert again.upload_id == lost.upload_id
+    assert any("lost this update" in str(note) for note in h01.notes)
+    assert h02.deliver().accepted
+    for _ in range(200):
+        if hospitals[0].current().state == "published":
+            break
+        time.sleep(0.05)
+    record = hospitals[0].record(1)
+    assert [c.hospital for c in record.contributions] == ["h01", "h02"]
+    adapter = hospitals[1].request("GET", f"/v1/adapters/{record.adapter_sha256}").content
+    assert sha256(adapter) == record.adapter_sha256
+    # Nothing is sent a third time.
+    assert h01.deliver() == again
 
 
 @pytest.fixture

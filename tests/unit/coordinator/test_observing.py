@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.config import LimitsSection, MetricsSection, load_config
-from coordinator.context import open_coordinator
+from coordinator.context import open_coordinator, passphrase
 from coordinator.limits import Limits
 from coordinator.metrics import Metrics, metrics_listener
 from coordinator.paths import Paths
@@ -27,8 +27,9 @@ from federation.errors import InputError
 from federation.request_signing import sign_request
 from federation.signing import Identity
 from tests.unit.coordinator.hospital import Hospital, SealedUpdate, problem
-from tests.unit.coordinator.test_serve import Home, free_port
-from tests.unit.coordinator.world import CARD, World
+from tests.unit.coordinator.quick_home import QuickHome
+from tests.unit.coordinator.test_serve import free_port
+from tests.unit.coordinator.world import World
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -152,32 +153,14 @@ PASSPHRASE = "correct horse battery staple"
 
 
 @pytest.fixture
-def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickHome]:
     monkeypatch.setenv("COORDINATOR_PASSPHRASE", PASSPHRASE)
-    made = Home(folder / "home", free_port(), folder / "events.log")
-    made.command("init", "--federation", "demo-net", "--port", str(made.port))
+    made = QuickHome.make(folder)
     yield made
-    for process in made.processes:
-        process.kill()
-        process.wait()
+    made.end()
 
 
-def join(home: Home, folder: Path, name: str) -> Hospital:
-    hospital, invite = home.hospital(name, folder)
-    fingerprint = hospital.enrol(invite).json()["fingerprint"]
-    home.command("approve", name, "--fingerprint", fingerprint)
-    return hospital
-
-
-def open_round(home: Home, folder: Path) -> None:
-    (folder / "card.json").write_bytes(CARD.to_json())
-    home.command(
-        "round", "open", "--base", str(folder / "card.json"), "--rank", "2",
-        "--target-modules", "q_proj", "--steps", "3",
-    )  # fmt: skip
-
-
-def secrets_of(home: Home, hospital: Hospital, update: SealedUpdate) -> dict[str, bytes]:
+def secrets_of(home: QuickHome, hospital: Hospital, update: SealedUpdate) -> dict[str, bytes]:
     """What must not come into a log, whatever happens."""
     paths = Paths(home.folder)
     coordinator = open_coordinator(paths, load_config(paths.config))
@@ -188,7 +171,7 @@ def secrets_of(home: Home, hospital: Hospital, update: SealedUpdate) -> dict[str
     assert hospital.invite is not None
     return {
         "token": hospital.invite.token.encode(),
-        "wrapping key": WrappingKey.load(paths.wrapping_key, None).key,
+        "wrapping key": WrappingKey.load(paths.wrapping_key, passphrase()).key,
         "round seed": coordinator.wrapping.unwrap(row.wrapped_seed, "demo-net", 1),
         "wrapped seed": row.wrapped_seed,
         "hospital's key": hospital.identity.ed25519.private_bytes_raw(),
@@ -212,13 +195,13 @@ def spellings(secret: bytes) -> set[str]:
     }
 
 
-def damage(home: Home, statement: str) -> None:
+def damage(home: QuickHome, statement: str) -> None:
     with closing(sqlite3.connect(Paths(home.folder).database, timeout=15)) as database:
         database.execute(statement)
         database.commit()
 
 
-def refuse_everything(h01: Hospital, update: SealedUpdate, home: Home) -> None:
+def refuse_everything(h01: Hospital, update: SealedUpdate, home: QuickHome) -> None:
     """Every kind of refusal, with what is secret in all that is sent."""
     assert h01.invite is not None
     h01.request("PATCH", update.path, update.body, headers={"Upload-Offset": "secret-value-1"})
@@ -234,10 +217,10 @@ def refuse_everything(h01: Hospital, update: SealedUpdate, home: Home) -> None:
     time.sleep(0.3)
 
 
-def test_a_whole_round_leaves_no_secret_in_the_log(home: Home, folder: Path) -> None:
+def test_a_whole_round_leaves_no_secret_in_the_log(home: QuickHome) -> None:
     server = home.serve()
-    h01, h02 = join(home, folder, "h01"), join(home, folder, "h02")
-    open_round(home, folder)
+    h01, h02 = home.join("h01"), home.join("h02")
+    home.open_round()
     update = h01.seal(1)
     known = secrets_of(home, h01, update)
     refuse_everything(h01, update, home)
@@ -266,7 +249,7 @@ def test_a_whole_round_leaves_no_secret_in_the_log(home: Home, folder: Path) -> 
     assert "secret-value" not in log
 
 
-def send_slowly(home: Home, h01: Hospital, update: SealedUpdate) -> ssl.SSLSocket:
+def send_slowly(home: QuickHome, h01: Hospital, update: SealedUpdate) -> ssl.SSLSocket:
     """Begin to send the update's only part: the header, and half of the body."""
     assert h01.invite is not None
     headers = sign_request(
@@ -283,12 +266,10 @@ def send_slowly(home: Home, h01: Hospital, update: SealedUpdate) -> ssl.SSLSocke
 
 
 @pytest.mark.parametrize("finishes", [True, False])
-def test_an_upload_in_flight_ends_before_the_server_does(
-    home: Home, folder: Path, finishes: bool
-) -> None:
+def test_an_upload_in_flight_ends_before_the_server_does(home: QuickHome, finishes: bool) -> None:
     server = home.serve()
-    h01 = join(home, folder, "h01")
-    open_round(home, folder)
+    h01 = home.join("h01")
+    home.open_round()
     update = h01.seal(1)
     h01.announce(update)
     with send_slowly(home, h01, update) as connection:

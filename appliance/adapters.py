@@ -25,7 +25,7 @@ from backends.peft_config import CONFIG_NAME, WEIGHTS_NAME, peft_config
 from federation.adapter import AdapterSchema
 from federation.canonical import Message, Sha256
 from federation.errors import InputError, StorageError
-from federation.files import storage_errors, sync_file, sync_folder, write_atomically
+from federation.files import storage_errors, sync_folder, write_atomically
 
 CARD_NAME = "fedmed-adapter.json"
 _TEMPORARY = ".adapter-"
@@ -65,7 +65,7 @@ def store(
 ) -> StoredAdapter:
     """Make an adapter folder in one step: it is whole, or it is not there.
 
-    ``write_weights`` is called with the path of the safetensors file; PEFT's ``config`` follows
+    ``write_weights`` makes the safetensors file at a path, durably; PEFT's ``config`` follows
     from the card's schema unless given. A folder that exists is replaced; until then it can be
     read. One writer at a time. Raises StorageError.
     """
@@ -79,8 +79,6 @@ def store(
             temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_TEMPORARY))
         try:
             write_weights(temporary / WEIGHTS_NAME)
-            with storage_errors(folder):
-                sync_file(temporary / WEIGHTS_NAME)
             write_atomically(temporary / CONFIG_NAME, json.dumps(config, indent=2).encode())
             write_atomically(temporary / CARD_NAME, card.to_json())
             with storage_errors(folder):

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from appliance.connection import IMPOSTOR, Answer, Connection, Successor
 from federation.canonical import Message, file_sha256
 from federation.errors import FedMedError, TransportError
-from federation.files import make_folder, storage_errors, sync_folder
+from federation.files import make_folder, storage_errors, sync_file
 from federation.log import ConsistencyProof, InclusionProof, LogEntries
 from federation.messages import (
     CurrentRound,
@@ -197,9 +197,9 @@ class CoordinatorClient:
     ) -> None:
         """Download a published adapter of ``length`` bytes to ``target``, continuing a part.
 
-        The file appears only when its SHA-256 is ``digest``; never more than ``length`` bytes are
-        read. ``progress`` gets bytes done and of all. Raises TransportError when the content is
-        not what was asked for.
+        The file appears only when its SHA-256 is ``digest``, its content durable; never more than
+        ``length`` bytes are read. ``progress`` gets bytes done and of all. Raises TransportError
+        when the content is not what was asked for.
         """
         partial = target.with_name(f".{digest}.part")
         with storage_errors(target):
@@ -216,8 +216,8 @@ class CoordinatorClient:
                 raise TransportError(
                     f"The adapter {digest[:12]}... arrived damaged.", hint="Run the command again."
                 )
+            sync_file(partial)
             partial.replace(target)
-            sync_folder(target.parent)
 
     def _call(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None

@@ -18,8 +18,11 @@ from tests.chaos.interposer import Op, Plan
 from tests.chaos.replay import Change, Disk, read_record, site
 
 Site = tuple[str, str, str]
-_TRAINED = "appliance.training:train"
 _ROUND = "rounds/0001"
+_ADAPTERS = ("adapters/global/*/", "adapters/parents/*/", "rounds/*/adapter/")
+_SEEDS = 6
+_DISTANCES = (1, 2, 4, 8, 16, 32, 64, 128)
+_OF_EACH = 4
 
 
 @dataclass(frozen=True)
@@ -161,14 +164,21 @@ def _examine_hospital(disk: Path, hospital: str, done: list[Change]) -> None:
     for file in home.rglob("*.json"):
         if not file.name.startswith(".") and not _parses(file):
             raise Broken(f"{file.relative_to(disk)} is damaged")
-    for folder in [p.parent for p in home.rglob("fedmed-adapter.json")]:
-        if not any(part.startswith(".") for part in folder.relative_to(home).parts):
-            card = json.loads((folder / "fedmed-adapter.json").read_text())
-            _check_digest(folder / "adapter_model.safetensors", card["sha256"])
+    for folder in [f for pattern in _ADAPTERS for f in home.glob(pattern)]:
+        if not folder.name.startswith("."):
+            _check_adapter(folder, disk)
     request = home / _ROUND / "outbox" / "request.json"
     if request.exists():
         announced = json.loads(request.read_text())
         _check_digest(request.with_name("body"), announced["body_sha256"])
+
+
+def _check_adapter(folder: Path, disk: Path) -> None:
+    for name in ("adapter_config.json", "fedmed-adapter.json"):
+        if not (folder / name).exists():
+            raise Broken(f"{folder.relative_to(disk)} is not whole: no {name}")
+    card = json.loads((folder / "fedmed-adapter.json").read_text())
+    _check_digest(folder / "adapter_model.safetensors", card["sha256"])
 
 
 def _parses(file: Path) -> bool:
@@ -179,21 +189,50 @@ def _parses(file: Path) -> bool:
     return True
 
 
-def _promised(hospital: str, done: list[Change]) -> Iterator[str]:
-    """Files that were reported written: renamed into place, and their step went on to its end.
+def _promised(hospital: str, done: list[Change]) -> set[str]:
+    """Files that were reported written, and not removed since.
 
-    A step that replaces a file ends with an fsync of the folder; whatever comes after that relies
-    on the file, the next step or the coordinator.
+    A step that replaces a file ends with an fsync of its folder: whatever comes after that, the
+    next step or the coordinator, relies on the file.
     """
     moved: dict[str, str] = {}
+    promised: set[str] = set()
     for change in done:
+        path = str(change.path)
         if change.owner != hospital:
             continue
+        if change.op in (Op.RENAME, Op.UNLINK, Op.RMDIR):
+            promised = {p for p in promised if p != path and not p.startswith(f"{path}/")}
+            moved = {folder: p for folder, p in moved.items() if p != path}
         if change.op is Op.RENAME and not change.other.name.startswith("."):
             moved[str(change.other.parent)] = str(change.other)
-        elif change.op is Op.RENAME or change.op in (Op.UNLINK, Op.RMDIR):
-            moved = {folder: path for folder, path in moved.items() if path != str(change.path)}
-        elif change.op is Op.SYNC and (path := moved.pop(str(change.path), None)):
-            # What lies in a temporary folder is promised when that folder is in its place.
-            hidden = any(part.startswith(".") for part in change.path.parts)
-            yield from () if hidden else (path,)
+        if change.op is Op.SYNC and path in moved:
+            promised.add(moved.pop(path))
+    # What lies in a temporary folder is promised when that folder is in its place.
+    return {p for p in promised if "/." not in p}
+
+
+def bites(recording: Recording, without: Site, folder: Path) -> str | None:
+    """What breaks at some cut point when every fsync of a site is taken out; None if nothing."""
+    for index, owner in _following(recording, without):
+        for seed in range(_SEEDS):
+            disk = folder / f"{index}-{seed}"
+            recording.image(index, owner, seed, disk, without)
+            try:
+                examine_image(recording, index, owner, disk)
+            except Broken as error:
+                return f"cut {index}, seed {seed}: {error}"
+            finally:
+                shutil.rmtree(disk)
+    return None
+
+
+def _following(recording: Recording, without: Site) -> Iterator[tuple[int, str]]:
+    """Cut points after an fsync of the site at which its loss may be felt: near ones first."""
+    changes = recording.changes
+    missing = [i for i, c in enumerate(changes) if c.op is Op.SYNC and site(c) == without]
+    some = missing[:: max(1, len(missing) // _OF_EACH)]
+    for distance in _DISTANCES:
+        for index in some:
+            if index + distance <= len(changes):
+                yield index + distance, changes[index].owner

@@ -21,10 +21,17 @@ class Machine:
     name: str
     device: str
     available: bool = True
+    only_by_name: bool = False
 
     def probe(self) -> Probe:
         reason = f"{self.name} on {self.device or 'nothing'}."
-        return Probe(self.name, self.available, reason, device=self.device)
+        return Probe(
+            self.name,
+            self.available,
+            reason,
+            device=self.device,
+            only_by_name=self.only_by_name,
+        )
 
     def load(
         self, base: Path, *, quantisation: Quantisation = "none", threads: int | None = None
@@ -64,6 +71,13 @@ def test_a_name_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     backend, why = backends.choose("cuda")
     assert backend.name == "cuda"
     assert why == "cuda, as asked for: cuda on cpu."
+
+
+def test_an_engine_for_tests_serves_only_who_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    on(monkeypatch, Machine("mlx", "cpu", only_by_name=True))
+    with pytest.raises(BackendError, match="mlx on cpu"):
+        backends.choose()
+    assert backends.choose("mlx")[0].name == "mlx"
 
 
 def test_an_unknown_name_is_a_config_error() -> None:

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from appliance.adapters import StoredAdapter
 from appliance.config import first_problem
 from appliance.engine import AS_CONFIGURED, MachineChoices
-from backends.adapters import read_adapter, write_adapter
-from federation.adapter import AdapterSchema, tensor_name
+from appliance.events import Note, Sink
+from federation.adapter import AdapterSchema
 from federation.errors import InputError
-from federation.low_rank import ROW_LENGTH, thin_svd
+from federation.files import storage_errors
+from federation.low_rank import truncated
 from federation.messages import RoundDescriptor
 from federation.recipe import TrainingRecipe
+from federation.tensors import read_header, read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -84,22 +85,28 @@ def agreed_schema(descriptor: RoundDescriptor, wishes: Wishes) -> AdapterSchema:
     return schema.model_copy(update={"rank": wishes.rank})
 
 
-def at_rank(parent: StoredAdapter, schema: AdapterSchema, folder: Path) -> Path:
+def at_rank(parent: StoredAdapter, schema: AdapterSchema, folder: Path, sink: Sink) -> Path:
     """The round's parent adapter at the rank of ``schema``: as it is, or its best approximation.
 
-    The update is (alpha / rank) B A at either rank, so the product is scaled with it.
+    What a lower rank loses of it is said to ``sink``.
     """
     before = parent.card.adapter_schema
     if schema == before:
         return parent.weights
-    tensors = read_adapter(parent.weights, before)
-    cut: dict[str, np.ndarray] = {}
-    for module in schema.modules:
-        name_a, name_b = (tensor_name(module.path, factor) for factor in ("A", "B"))
-        scale = schema.rank / before.rank
-        svd = thin_svd(tensors[name_b] * scale, tensors[name_a])
-        b, a = svd.factors(schema.rank, ROW_LENGTH)
-        cut |= {name_a: a.astype(np.float32), name_b: b.astype(np.float32)}
     target = folder / "parent.safetensors"
-    write_adapter(target, cut)
+    with (
+        storage_errors(target),
+        parent.weights.open("rb") as source,
+        target.open("wb") as file,
+    ):
+        cut = truncated(read_tensors(source, read_header(source)), before, schema.rank)
+        write_tensors(file, schema.shapes(), cut.tensors)
+    lost = cut.discarded.values()
+    sink(
+        Note(
+            f"Starting at rank {schema.rank} of the adapter's {before.rank}: of its squared norm "
+            f"{sum(lost) / len(lost):.1%} is lost in the mean of {len(lost)} layers, "
+            f"{max(lost):.1%} at most."
+        )
+    )
     return target

@@ -190,7 +190,7 @@ def _train(
         schema=prepared.schema,
         recipe=prepared.recipe,
         factors=descriptor.factors,
-        parent=at_rank(parent, prepared.schema, folder),
+        parent=at_rank(parent, prepared.schema, folder, sink),
         # Rounds of equally many steps go through the data one after the other.
         start_step=(descriptor.round - 1) * steps,
         forward=machine.forward,
@@ -200,11 +200,10 @@ def _train(
         origin=f"round {descriptor.round}, hospital {session.enrolment.hospital}",
     )
     _, metadata = train(model, data, plan, sink)
-    if (
-        published
-        and "loss_before" in descriptor.metrics
-        and "loss_before" in prepared.policy.metrics
-    ):
+    # A hospital of lower rank has measured another adapter than the published one.
+    whole = prepared.schema == descriptor.adapter_schema
+    asked = "loss_before" in descriptor.metrics and "loss_before" in prepared.policy.metrics
+    if published and whole and asked:
         loss, n = metadata.loss_before, metadata.n_held_out
         report_evaluation(session, published, loss, n, sink)
     return metadata

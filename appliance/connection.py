@@ -20,6 +20,7 @@ from federation.request_signing import sign_request
 
 IMPOSTOR = "Is a proxy in between, or another service at this address?"
 _IDENTITY = {"Accept-Encoding": "identity"}
+_PROXY_FORM = "Such as http://proxy.example:3128, or http://user:password@proxy.example:3128."
 _MAX_ANSWER = 8 << 20
 _UNKNOWN_SIGNATURE = 401
 _RETRY_AFTER_DIGITS = 9
@@ -68,7 +69,7 @@ def _retry_after(answer: Answer) -> int:
     return min(int(stated), _LONGEST_RETRY_AFTER)
 
 
-def _translate(error: httpx2.TransportError, url: str) -> TransportError:
+def _translate(error: httpx2.TransportError, url: str, proxy: str | None) -> TransportError:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return TransportError(
             f"What answers at {url} does not have the federation's certificate: {error}.",
@@ -80,6 +81,13 @@ def _translate(error: httpx2.TransportError, url: str) -> TransportError:
             f"The proxy refused the connection to {url}: {error}.",
             hint="Check network.proxy.",
             retryable=str(error).startswith("5"),
+        )
+    if proxy:
+        return TransportError(
+            f"No answer from {url} through the proxy {proxy}: {error or type(error).__name__}.",
+            hint="Does that proxy run, is it the right one (network.proxy), and does it let this "
+            "machine through?",
+            retryable=True,
         )
     return TransportError(
         f"No answer from the coordinator at {url}: {error or type(error).__name__}.",
@@ -94,6 +102,22 @@ class Successor:
 
     key: Ed25519PrivateKey
     adopted: Callable[[], None]
+
+
+def _place(proxy: str | None) -> str | None:
+    """The proxy's host and port, without the password that its URL may have.
+
+    Raises ConfigError unless it is an http:// or https:// URL.
+    """
+    if proxy is None:
+        return None
+    try:
+        url = httpx2.URL(proxy)
+    except httpx2.InvalidURL as error:
+        raise ConfigError(f"network.proxy is not a URL: {error}.", hint=_PROXY_FORM) from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError("network.proxy is not an http:// or https:// URL.", hint=_PROXY_FORM)
+    return url.host if url.port is None else f"{url.host}:{url.port}"
 
 
 class Connection:
@@ -121,6 +145,7 @@ class Connection:
         self._clock = clock
         self.bytes_sent = 0
         self.bytes_received = 0
+        self._proxy = _place(proxy)
         # trust_env is off: an environment variable must not divert a hospital's traffic.
         self._http = httpx2.Client(
             verify=verify,
@@ -166,7 +191,7 @@ class Connection:
             with self._http.stream(method, url, content=body, headers=signed) as response:
                 answer = self._read(response)
         except httpx2.TransportError as error:
-            raise _translate(error, self.url) from error
+            raise _translate(error, self.url, self._proxy) from error
         self.bytes_sent += len(body)
         return answer
 
@@ -238,7 +263,7 @@ class Connection:
                         if progress:
                             progress(done, length)
         except httpx2.TransportError as error:
-            raise _translate(error, self.url) from error
+            raise _translate(error, self.url, self._proxy) from error
         if done > length:
             partial.unlink()
             raise TransportError(

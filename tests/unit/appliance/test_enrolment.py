@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from appliance.config import NetworkSection
-from appliance.enrolment import enrol, load_enrolment
-from appliance.paths import Paths
-from coordinator.certificates import Authority
-from coordinator.enrolment import create_invite
+from appliance.enrolment import load_enrolment
 from federation.errors import IdentityError, TransportError
-from federation.messages import EnrolmentAnswer, Invite
 from federation.signing import Identity, fingerprint
-from tests.unit.appliance.answering import Reply, answering
+from tests.unit.appliance.answering import Reply
+from tests.unit.appliance.desk import Desk, open_desk
 from tests.unit.appliance.line import Line
-from tests.unit.coordinator.world import World
-
-
-@dataclass
-class Desk:
-    """A coordinator behind real TLS, and the home of a hospital that wants to join."""
-
-    world: World
-    line: Line
-    paths: Paths
-    invite: Invite
-    other_authority: Authority
-
-    def enrol(self, invite: Invite | None = None, **changes: object) -> EnrolmentAnswer:
-        file = self.paths.home.parent / "invite.json"
-        file.write_bytes((invite or self.invite).model_copy(update=changes).to_json())
-        return enrol(file, self.paths, NetworkSection())
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    world = World.create(tmp_path / "coordinator")
-    now = world.clock.now = int(time.time())
-    authority, other = Authority(tmp_path / "ca"), Authority(tmp_path / "other")
-    for one in (authority, other):
-        one.create("demo-net", now, None)
-    line = Line(world)
-    with answering(line, authority.server_files(["127.0.0.1"], now, None)) as url:
-        certificate = authority.certificate.read_text()
-        invite = create_invite(
-            world.coordinator, "a", url=url, ca_certificate=certificate, hours=24
-        )
-        yield Desk(world, line, Paths(tmp_path / "home"), invite, other)
-    world.client.close()
-    world.coordinator.store.database.close()
+    with open_desk(tmp_path) as made:
+        yield made
 
 
 def test_enrolling_again_gives_the_same_answer(desk: Desk) -> None:

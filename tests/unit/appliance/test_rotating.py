@@ -20,29 +20,35 @@ from coordinator.rotation import approve_rotation
 from federation.errors import IdentityError, TransportError
 from federation.signing import Identity, fingerprint, is_protected
 from tests.unit.appliance.answering import Reply
-from tests.unit.appliance.test_enrolment import Desk, desk  # noqa: F401  a fixture
+from tests.unit.appliance.desk import Desk, open_desk
 
 
 @pytest.fixture
-def joined(desk: Desk) -> Iterator[Desk]:  # noqa: F811
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with open_desk(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def joined(desk: Desk) -> Iterator[Desk]:
     desk.enrol()
     approve(desk.world.coordinator, desk.world.admin, "a")
     return desk
 
 
-def context(desk: Desk) -> Context:  # noqa: F811
+def context(desk: Desk) -> Context:
     return Context(desk.paths)
 
 
-def sign_in(desk: Desk, new: str) -> None:  # noqa: F811
+def sign_in(desk: Desk, new: str) -> None:
     approve_rotation(desk.world.coordinator, desk.world.admin, "a", expected=new)
 
 
-def works(desk: Desk) -> bool:  # noqa: F811
+def works(desk: Desk) -> bool:
     return read_status(context(desk)).coordinator == "answers"
 
 
-def current(desk: Desk) -> str:  # noqa: F811
+def current(desk: Desk) -> str:
     return fingerprint(load_keys(desk.paths).current.public())
 
 

@@ -14,18 +14,16 @@ import pytest
 from appliance.client import CoordinatorClient
 from appliance.connection import tls_context
 from appliance.enrolment import Enrolment
-from appliance.rounds.descriptor import fetch_round
 from appliance.rounds.outbox import Outbox
 from coordinator.certificates import Authority
 from coordinator.config import LimitsSection
 from coordinator.limits import Limits
-from federation.canonical import file_sha256
 from federation.errors import IdentityError, StorageError, TransportError
-from federation.messages import EngineInfo, PayloadHeader, Receipt
-from federation.tensors import write_tensors
+from federation.messages import Receipt
 from tests.unit.appliance.answering import Asked, Reply, answering
+from tests.unit.appliance.filling import fill
 from tests.unit.appliance.line import Line
-from tests.unit.coordinator.hospital import Hospital, trained
+from tests.unit.coordinator.hospital import Hospital
 from tests.unit.coordinator.world import World
 
 
@@ -43,27 +41,8 @@ class Site:
     waited: list[float] = field(default_factory=list)
 
     def fill(self) -> None:
-        verified = fetch_round(
-            self.client,
-            1,
-            self.folder.parent,
-            self.enrolment,
-            self.hospital.identity.public(),
-        )
-        adapter = self.folder.parent / "update.safetensors"
-        descriptor = verified.descriptor
-        with adapter.open("wb") as file:
-            write_tensors(file, descriptor.adapter_schema.shapes(), trained(descriptor, "a"))
-        header = PayloadHeader(
-            codec="fp32",
-            rank=2,
-            factors="AB",
-            n_examples=10,
-            metrics={"loss_after": 1.5},
-            engine=EngineInfo(name="torch", version="2", quantisation="none"),
-            plaintext_sha256=file_sha256(adapter),
-        )
-        self.outbox.put(verified, header, adapter)
+        own = self.hospital.identity
+        fill(self.outbox, self.client, self.enrolment, own, self.folder.parent)
 
     def wait(self, seconds: float) -> None:
         """Time passes for both sides; no test waits."""

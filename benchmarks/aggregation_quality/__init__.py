@@ -1,0 +1,1 @@
+"""How good is the merged model: aggregators, attacks, hospitals, all trained for real."""

@@ -1,0 +1,127 @@
+"""One cell of the grid: rounds with an aggregator and an attack, and how good the result is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.aggregation_quality.attacks import (
+    LIE_EXAMPLES,
+    LIE_METRICS,
+    Attack,
+    sent,
+    trains_on_lies,
+)
+from benchmarks.aggregation_quality.learning import POOLED, Learner
+from coordinator import aggregation
+from coordinator.aggregation import Inputs, Update, gram
+from coordinator.anomalies import find_anomalies
+from coordinator.errors import CannotAggregate
+from federation.messages import Metric
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is measured. ``aggregator`` may be ``base``, ``local`` or ``pooled`` too.
+
+    The first ``attackers`` hospitals by name lie. ``detector`` leaves out suspicious updates.
+    """
+
+    task: str
+    aggregator: str
+    attack: Attack
+    attackers: int
+    seed: int
+    detector: bool = False
+
+    def key(self) -> dict[str, Any]:
+        """All that tells it from other cells."""
+        return asdict(self)
+
+
+def run(learner: Learner, cell: Cell) -> dict[str, Any]:
+    """The merged model on each honest hospital's held-out records, or why there is none."""
+    names = sorted(learner.task.hospitals)
+    liars = frozenset(names[: cell.attackers] if cell.attack != "none" else ())
+    honest = [name for name in names if name not in liars]
+    result: dict[str, Any] = cell.key()
+    excluded: list[str] = []
+    if cell.aggregator == "base":
+        adapters: dict[str, Path | None] = dict.fromkeys(names)
+    elif cell.aggregator in ("local", "pooled"):
+        adapters = {name: _alone(learner, cell, name) for name in honest}
+    else:
+        try:
+            adapter, weights, excluded = _federated(learner, cell, liars)
+        except CannotAggregate as error:
+            return result | {"not_applicable": str(error)}
+        result |= {"weights": weights}
+        adapters = dict.fromkeys(names, adapter)
+    by_hospital = {name: learner.evaluate(adapters[name], name) for name in honest}
+    return result | {"excluded": excluded, "hospitals": by_hospital}
+
+
+def _alone(learner: Learner, cell: Cell, name: str) -> Path:
+    hospital = POOLED if cell.aggregator == "pooled" else name
+    adapter = learner.start(cell.seed)
+    for number in range(1, learner.task.rounds + 1):
+        trained = learner.train(adapter, hospital, cell.seed, number, "AB", lies=False)
+        adapter = trained.adapter
+    return adapter
+
+
+def _federated(
+    learner: Learner, cell: Cell, liars: frozenset[str]
+) -> tuple[Path, dict[str, float], list[str]]:
+    aggregator = aggregation.get(cell.aggregator)
+    n = len(learner.task.hospitals)
+    needed = aggregator.robust.min_hospitals if aggregator.robust else 1
+    # The rule's own minimum is for one liar; each further one asks for two hospitals more.
+    needed += 2 * (max(len(liars), 1) - 1) if aggregator.robust else 0
+    if n < needed:
+        raise CannotAggregate(f"needs {needed} hospitals against {len(liars)} liars, there are {n}")
+    parent = learner.start(cell.seed)
+    excluded: set[str] = set()
+    weights: dict[str, float] = {}
+    for number in range(1, learner.task.rounds + 1):
+        updates = [
+            _update(learner, cell, name, parent, number, name in liars)
+            for name in sorted(learner.task.hospitals)
+        ]
+        inputs = Inputs.of(learner.schema, partial(_stream, learner.read(parent)), updates)
+        if cell.detector:
+            names = [update.hospital for update in inputs.updates]
+            odd = {f.hospital for f in find_anomalies(names, gram(inputs), {}) if f.suspicious}
+            excluded |= odd
+            updates = [update for update in updates if update.hospital not in odd]
+            inputs = Inputs.of(inputs.schema, inputs.parent, updates)
+        shares = aggregator.shares(inputs)
+        weights = {hospital: share.weight for hospital, share in shares.items()}
+        parent = learner.store(dict(aggregator.merge(inputs, weights).tensors))
+    return parent, weights, sorted(excluded)
+
+
+def _update(
+    learner: Learner, cell: Cell, name: str, parent: Path, number: int, liar: bool
+) -> Update:
+    factors = aggregation.get(cell.aggregator).combiner.factors(number)
+    lies = liar and trains_on_lies(cell.attack)
+    trained = learner.train(parent, name, cell.seed, number, factors, lies)
+    live = learner.schema.shapes(factors)
+    tensors = {n: t for n, t in learner.read(trained.adapter).items() if n in live}
+    n_examples = trained.n_examples
+    metrics: Mapping[Metric, float] = trained.metrics
+    if liar:
+        tensors = sent(cell.attack, tensors, learner.read(parent), cell.seed)
+        if cell.attack == "liar":
+            n_examples, metrics = n_examples * LIE_EXAMPLES, LIE_METRICS
+    return Update(name, learner.schema.rank, n_examples, metrics, partial(_stream, tensors))
+
+
+def _stream(tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    yield from sorted(tensors.items())

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from transformers.utils.logging import disable_progress_bar
 
 from backends.base import Quantisation
-from backends.cuda.allocator import keep_memory
+from backends.cuda.allocator import keep_memory, release_memory
 from backends.cuda.device import best_device, compute_dtype, threads_asked_for, use_threads
 from backends.cuda.errors import memory_errors
 from backends.cuda.model import TorchModel
@@ -35,6 +35,8 @@ def load_model(base: Path, *, quantisation: Quantisation, threads: int | None) -
         model = _read(base, device, quantisation)
     model.requires_grad_(False)
     _set_modes(model)
+    # A quantiser leaves more behind than the model it made.
+    release_memory()
     return TorchModel(
         model,
         tokenizer,

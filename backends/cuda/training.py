@@ -95,6 +95,7 @@ class TorchEngine:
         self._optimizer.zero_grad()
         gc.collect()
         release_memory()
+        torch.cuda.empty_cache()
         set_random_states(self._random, self._model.device)
 
     def backward(

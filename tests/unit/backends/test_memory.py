@@ -1,64 +1,77 @@
-"""The estimate before a training, and the peak after one."""
+"""What is free, what a process took, and how a plan makes do with less."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from backends.memory import estimate
-from federation.adapter import ModuleShape
-from federation.base_model import BaseModelCard
-from federation.recipe import TrainingRecipe
+from backends.base import Example, ForwardPlan
+from backends.memory import free_bytes, lowered, ram_bytes, tightest
 
-LAYER = {
-    "q_proj": (576, 576),
-    "k_proj": (576, 192),
-    "v_proj": (576, 192),
-    "o_proj": (576, 576),
-    "gate_proj": (576, 1536),
-    "up_proj": (576, 1536),
-    "down_proj": (1536, 576),
-}
-SMOLLM2 = BaseModelCard(
-    name="SmolLM2-135M-Instruct",
-    sha256="0" * 64,
-    n_bytes=269_030_016,
-    linears=tuple(
-        ModuleShape(path=f"layers.{n:02}.{path}", inputs=inputs, outputs=outputs)
-        for n in range(30)
-        for path, (inputs, outputs) in sorted(LAYER.items())
-    ),
+EXAMPLES = [Example(tuple(range(n)), 1) for n in (10, 20, 40)]
+
+
+def system(root: Path, available_kb: int, **files: str) -> Path:
+    """The parts of /proc and /sys that are looked at."""
+    (root / "proc").mkdir()
+    (root / "proc" / "meminfo").write_text(
+        f"MemTotal: 999999 kB\nMemAvailable: {available_kb} kB\n"
+    )
+    for name, text in files.items():
+        path = root / "sys" / "fs" / "cgroup" / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_what_is_free_here_is_a_part_of_all() -> None:
+    assert 0 < free_bytes() <= ram_bytes()
+
+
+def test_without_a_limit_the_system_says(tmp_path: Path) -> None:
+    assert free_bytes(system(tmp_path, 500, memory_dot_max="max\n")) == 500 * 1024
+
+
+def test_a_container_has_less(tmp_path: Path) -> None:
+    limits = {
+        "memory_dot_max": "300000\n",
+        "memory_dot_current": "120000\n",
+        "memory_dot_stat": "anon 5\ninactive_file 20000\n",
+    }
+    assert free_bytes(system(tmp_path, 500, **limits)) == 200_000
+
+
+def test_the_first_kind_of_control_groups_counts_too(tmp_path: Path) -> None:
+    limits = {
+        "memory__memory_dot_limit_in_bytes": "300000\n",
+        "memory__memory_dot_usage_in_bytes": "320000\n",
+        "memory__memory_dot_stat": "total_inactive_file 0\n",
+    }
+    assert free_bytes(system(tmp_path, 500, **limits)) == 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "passes", "less"),
+    [
+        (ForwardPlan(1000), [(0, 1, 2)], ForwardPlan(60)),
+        (ForwardPlan(80, rows=2), [(1, 2), (0,)], ForwardPlan(40, rows=2)),
+        (ForwardPlan(40), [(0,), (1,), (2,)], ForwardPlan(40, recompute=True)),
+        (ForwardPlan(40, recompute=True), [(0,), (1,), (2,)], None),
+    ],
 )
-SCHEMA = SMOLLM2.adapter_schema(["q_proj", "k_proj", "v_proj", "o_proj"], rank=8, alpha=16.0)
+def test_a_step_that_did_not_fit_is_halved_then_recomputed(
+    plan: ForwardPlan, passes: list[tuple[int, ...]], less: ForwardPlan | None
+) -> None:
+    assert lowered(plan, EXAMPLES, passes) == less
 
 
-@pytest.mark.parametrize(("max_length", "measured_mb"), [(70, 1749), (140, 2847)])
-def test_smollm2_takes_what_was_measured(max_length: int, measured_mb: int) -> None:
-    recipe = TrainingRecipe(batch_size=8, max_length=max_length)
-    assert estimate(SMOLLM2, SCHEMA, recipe) / 1e6 == pytest.approx(measured_mb, rel=0.35)
-
-
-def test_quantising_saves_what_it_should() -> None:
-    recipe = TrainingRecipe()
-    plain, int8, nf4 = (estimate(SMOLLM2, SCHEMA, recipe, q) for q in ("none", "int8", "nf4"))
-    weights = sum(module.inputs * module.outputs for module in SMOLLM2.linears)
-    assert plain - int8 == pytest.approx(weights, rel=1e-6)
-    assert plain - nf4 == pytest.approx(weights * 1.4375, rel=1e-6)
-
-
-@pytest.mark.parametrize("field", ["batch_size", "max_length"])
-def test_more_tokens_need_more(field: str) -> None:
-    recipe = TrainingRecipe()
-    larger = recipe.model_copy(update={field: getattr(recipe, field) * 2})
-    assert estimate(SMOLLM2, SCHEMA, larger) > 1.5 * estimate(SMOLLM2, SCHEMA, recipe)
-
-
-def test_accumulation_needs_no_more() -> None:
-    recipe = TrainingRecipe(batch_size=2)
-    more = TrainingRecipe(batch_size=2, accumulation=16)
-    assert estimate(SMOLLM2, SCHEMA, recipe) == estimate(SMOLLM2, SCHEMA, more)
+def test_the_tightest_of_two_plans_needs_no_more_than_either() -> None:
+    one, other = ForwardPlan(100, rows=None, recompute=True), ForwardPlan(50, rows=4)
+    assert tightest(one, other) == tightest(other, one) == ForwardPlan(50, 4, recompute=True)
+    assert tightest(one, one) == one
 
 
 def test_the_peak_grows_by_what_is_touched() -> None:

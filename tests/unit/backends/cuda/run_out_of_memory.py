@@ -1,0 +1,111 @@
+"""Trainings that really run out of memory: the kernel refuses what is beyond a limit.
+
+Each is a process of its own, forked: one without a limit, one with two thirds of what that took,
+one with nothing. Prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+import backends.cuda.loading  # noqa: F401  what every child needs
+from backends.base import (
+    CheckpointPlan,
+    EvalStep,
+    Example,
+    ForwardPlan,
+    Note,
+    Resumed,
+    TrainJob,
+    TrainStep,
+)
+from backends.cuda import BACKEND
+from federation.errors import OutOfMemory
+from tests.tiny import tiny_model
+from tests.tiny_training import RECIPE, schema_for, write_random
+
+ROWS, COLUMNS = 8, 1000
+EXAMPLES = [Example(tuple((7 * i + k) % 400 + 5 for k in range(COLUMNS)), 2) for i in range(ROWS)]
+WIDE = ROWS * COLUMNS
+Watched = TrainStep | EvalStep | Resumed | Note
+
+
+def size() -> int:
+    """Bytes of address space, which is what the limit counts."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmPeak:")[1].split()[0]) * 1024
+
+
+def child(folder: Path, tokens: int, room: int | None) -> dict[str, Any]:
+    """Train in a forked process that may take ``room`` more bytes; what it did."""
+    result = folder / "result.json"
+    if (pid := os.fork()) == 0:
+        result.write_text(json.dumps(train(folder, tokens, room)))
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    found: dict[str, Any] = json.loads(result.read_text())
+    return found
+
+
+def train(folder: Path, tokens: int, room: int | None) -> dict[str, Any]:
+    schema = schema_for(tiny_model())
+    model = BACKEND.load(tiny_model(), threads=1)
+    model.attach(write_random(folder / "start.safetensors", schema), schema)
+    recipe = RECIPE.model_copy(update={"steps": 1, "batch_size": ROWS})
+    checkpoints = CheckpointPlan(folder / "checkpoints", "0" * 64, seconds=0)
+    job = TrainJob(EXAMPLES, recipe, forward=ForwardPlan(tokens), checkpoints=checkpoints)
+    said: list[str] = []
+    steps: list[int] = []
+
+    def watch(event: Watched) -> None:
+        if isinstance(event, Note):
+            said.append(event.text)
+        elif isinstance(event, TrainStep):
+            steps.append(event.step)
+
+    before = size()
+    if room is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (before + room, before + room))
+    error = ""
+    losses: tuple[float, ...] = ()
+    try:
+        losses = model.train(job, watch).step_losses
+    except OutOfMemory as problem:
+        error = str(problem)
+    model.save_adapter(folder / "end.safetensors")
+    found = {"took": peak() - before, "said": said, "steps": steps, "losses": losses}
+    return {**found, "error": error}
+
+
+def main() -> None:
+    found: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+
+        def run(name: str, room: int | None) -> None:
+            folder = root / name
+            folder.mkdir()
+            found[name] = child(folder, WIDE, room)
+            tensors = load_file(folder / "end.safetensors")
+            found[name]["tensors"] = {k: v.tolist() for k, v in tensors.items()}
+
+        run("unlimited", None)
+        run("limited", found["unlimited"]["took"] * 2 // 3)
+        run("starved", 0)
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

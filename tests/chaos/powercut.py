@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.federation import HOSPITALS, Broken, Federation, Stages, state, until
-from tests.chaos.finishing import answers
+from tests.chaos.finishing import answers, examine, finish
 from tests.chaos.interposer import Op, Plan
 from tests.chaos.replay import Change, Disk, read_record, site
 
 Site = tuple[str, str, str]
 _ROUND = "rounds/0001"
 _ADAPTERS = ("adapters/global/*/", "adapters/parents/*/", "rounds/*/adapter/")
-_SEEDS = 6
+_SEEDS = 12
 _DISTANCES = (1, 2, 4, 8, 16, 32, 64, 128)
 _OF_EACH = 4
 
@@ -236,3 +236,22 @@ def _following(recording: Recording, without: Site) -> Iterator[tuple[int, str]]
         for index in some:
             if index + distance <= len(changes):
                 yield index + distance, changes[index].owner
+
+
+def survives(recording: Recording, stages: Stages, cut: int, owner: str, folder: Path) -> None:
+    """Start the programs on the disks after a power cut, and finish the round.
+
+    Raises Broken when it does not end as the undisturbed one, or lacks what was acknowledged.
+    """
+    recording.image(cut, owner, cut, folder / "disk", None)
+    made = Federation(folder, stages.joined.models)
+    made.move_to(made.port)
+    with made.answers.open("w") as file:
+        for answer in recording.answered(cut):
+            if "opened" not in answer:
+                file.write(json.dumps(answer) + "\n")
+    if state(made) == "none":
+        assert stages.open_round(made).wait(60) == 0
+    finish(made, None)
+    examine(made, stages)
+    shutil.rmtree(folder)

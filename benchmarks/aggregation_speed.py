@@ -9,10 +9,10 @@ place of its own:
     OMP_NUM_THREADS=1 .venv/bin/python benchmarks/aggregation_speed.py
 
 Every figure is of a process of its own, on one thread; the programs take turns, three times (once
-at 2,000), and the best CPU time counts, so that a busy machine disturbs all alike. An adapter has 104 tensors of
-8 x 4096 (13.6 MB in float32). The n adapters are views of four different ones: only what a program
-adds to its input is measured as memory. Flower and byzfl take all updates at once, so n x 13.6 MB
-come on top there; ours and the bare sum read one tensor of one hospital at a time.
+at 2,000), and the best CPU time counts, so that a busy machine disturbs all alike. An adapter has
+104 tensors of 8 x 4096 (13.6 MB in float32). The n adapters are views of four different ones: only
+what a program adds to its input is measured as memory. Flower and byzfl take all updates at once,
+so n x 13.6 MB come on top there; ours and the bare sum read one tensor of one hospital at a time.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def open_round(
     last = None if fresh else _continued(coordinator, card, schema)
     turn = last.turn + 1 if last else 1
     aggregator = aggregation.get(settings.aggregator)
-    aggregator.check_round(quorum, settings.metrics)
+    aggregator.check_round(len(roster.members), quorum, settings.metrics)
     factors = aggregator.combiner.factors(turn)
     _check_upload_size(schema, factors)
     parent = _parent(coordinator, last, schema, settings.seed)

@@ -75,18 +75,19 @@ class Aggregator:
     robust: Robust | None
     combiner: Combiner
 
-    def check_round(self, quorum: int, metrics: Sequence[Metric]) -> None:
+    def check_round(self, members: int, quorum: int, metrics: Sequence[Metric]) -> None:
         """Refuse a round in which this could not work or would promise too much.
 
-        Raises InputError with the reason and the nearest choice that would do.
+        ``members`` is the number of hospitals that may take part. Raises InputError with the
+        reason and the nearest choice that would do.
         """
         needed = self.robust.min_hospitals if self.robust else 1
         if quorum < needed:
             raise InputError(
                 f"The aggregator {self.name!r} withstands a lying hospital only with {needed} "
                 f"updates, and the round's quorum is {quorum}.",
-                hint=f"Open it with --quorum {needed} or more, or with --aggregator "
-                f"{_without_robust(self)}. {_HINT}",
+                hint=f"Open it {f'with --quorum {needed}, or ' if members >= needed else ''}"
+                f"with --aggregator {self._for(quorum)}. {_HINT}",
             )
         if missing := [m for m in self.weighting.metrics if m not in metrics]:
             wanted = ",".join(dict.fromkeys([*metrics, *self.weighting.metrics]))
@@ -95,6 +96,17 @@ class Aggregator:
                 "does not ask for.",
                 hint=f"Open it with --metrics {wanted}. {_HINT}",
             )
+
+    def _for(self, quorum: int) -> str:
+        """The name with another robust rule, one that this quorum is enough for, or with none."""
+        found = discover()
+        words = [w for w in self.name.split("+") if not isinstance(found[w], Robust)]
+        for name, part in found.items():
+            if not isinstance(part, Robust) or part.min_hospitals > quorum:
+                continue
+            if not part.one_vote or self.weighting is found["equal"]:
+                return get("+".join([name, *words])).name
+        return "+".join(words)
 
     def shares(self, inputs: Inputs) -> Shares:
         """Each hospital's weight, with reasons. They sum to 1, or less: the rest is the parent's.
@@ -192,9 +204,3 @@ def get(name: str) -> Aggregator:
     implied = ("examples", "equal" if one_vote else "")
     shown = [word for word in words if word and word not in implied]
     return Aggregator("+".join(shown), weighting, robust, combiner)
-
-
-def _without_robust(aggregator: Aggregator) -> str:
-    found = discover()
-    words = aggregator.name.split("+")
-    return "+".join(word for word in words if not isinstance(found[word], Robust))

@@ -55,24 +55,26 @@ def test_one_vote_each_goes_with_no_other_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "quorum", "nearest"),
+    ("name", "members", "quorum", "nearest"),
     [
-        ("multi-krum+stacked", 4, "--quorum 5 or more, or with --aggregator stacked."),
-        ("agentic+norm-clip", 2, "--quorum 3 or more, or with --aggregator agentic+fedavg."),
+        ("multi-krum+stacked", 4, 4, "Open it with --aggregator norm-clip+stacked."),
+        ("equal+multi-krum", 4, 3, "Open it with --aggregator geometric-median+fedavg."),
+        ("multi-krum+agentic", 9, 4, "--quorum 5, or with --aggregator agentic+norm-clip+fedavg."),
+        ("agentic+norm-clip", 3, 2, "--quorum 3, or with --aggregator agentic+fedavg."),
     ],
 )
 def test_too_few_updates_for_a_robust_rule_are_refused(
-    name: str, quorum: int, nearest: str
+    name: str, members: int, quorum: int, nearest: str
 ) -> None:
     with pytest.raises(InputError, match=f"quorum is {quorum}") as caught:
-        get(name).check_round(quorum, EVERYTHING)
+        get(name).check_round(members, quorum, EVERYTHING)
     assert nearest in caught.value.hint
-    get(name).check_round(quorum + 1, EVERYTHING)
+    get(name).check_round(9, 5, EVERYTHING)
 
 
 def test_a_round_has_to_ask_for_the_metrics_that_weigh() -> None:
     with pytest.raises(InputError, match="loss_variance, which the round does not ask") as caught:
-        get("agentic").check_round(1, ("loss_before", "loss_after"))
+        get("agentic").check_round(2, 1, ("loss_before", "loss_after"))
     assert "--metrics loss_before,loss_after,loss_variance." in caught.value.hint
 
 

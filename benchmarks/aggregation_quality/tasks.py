@@ -93,9 +93,9 @@ def small(cache: Path, smollm: Path) -> Task:
         name="small-4",
         base=small_model(cache),
         hospitals=_sample(_questions(cache), 60),
-        recipe=TrainingRecipe(steps=16, batch_size=8, learning_rate=5e-3, max_length=128),
-        rounds=2,
-        targets=("q_proj", "k_proj", "v_proj", "o_proj"),
+        recipe=TrainingRecipe(steps=24, batch_size=8, learning_rate=1e-2, max_length=128),
+        rounds=3,
+        targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -46,7 +46,7 @@ class CoordinatorClient:
         verify: ssl.SSLContext,
         proxy: str | None = None,
         timeout_seconds: float = 30.0,
-        successor: Successor | None = None,
+        successors: Callable[[], Sequence[Successor]] = tuple,
         transport: httpx2.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -57,7 +57,7 @@ class CoordinatorClient:
             verify=verify,
             proxy=proxy,
             timeout_seconds=timeout_seconds,
-            successor=successor,
+            successors=successors,
             transport=transport,
             clock=clock,
         )

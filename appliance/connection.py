@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +98,7 @@ def _translate(error: httpx2.TransportError, url: str, proxy: str | None) -> Tra
 
 @dataclass(frozen=True)
 class Successor:
-    """Keys that may take the place of those in use at any time; ``adopted`` is called when so."""
+    """Keys that may have taken the place of those in use; ``adopted`` is called when so."""
 
     key: Ed25519PrivateKey
     adopted: Callable[[], None]
@@ -122,7 +122,10 @@ def _place(proxy: str | None) -> str | None:
 
 class Connection:
     """Signed requests to one coordinator. Methods raise TransportError when there is no usable
-    answer, and the coordinator's own error when it refuses; ``retryable`` says which may pass."""
+    answer, and the coordinator's own error when it refuses; ``retryable`` says which may pass.
+
+    ``successors`` is asked when the coordinator does not know the key any more.
+    """
 
     def __init__(
         self,
@@ -133,14 +136,14 @@ class Connection:
         verify: ssl.SSLContext,
         proxy: str | None = None,
         timeout_seconds: float = 30.0,
-        successor: Successor | None = None,
+        successors: Callable[[], Sequence[Successor]] = tuple,
         transport: httpx2.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.url = url.rstrip("/")
         self._hospital = hospital
         self._key = key
-        self._successor = successor
+        self._successors = successors
         self._changing = threading.Lock()
         self._clock = clock
         self.bytes_sent = 0
@@ -172,15 +175,16 @@ class Connection:
         with self._changing:
             if self._key is not used:
                 return True
-            if self._successor is None:
-                return False
-            # Only a request that they alone signed shows that the coordinator knows them.
-            asked = self._exchange("GET", "/v1/rounds/current", b"", {}, self._successor.key)
-            if not 200 <= asked.status < 300:
-                return False
-            self._successor.adopted()
-            self._key, self._successor = self._successor.key, None
-            return True
+            for successor in self._successors():
+                if successor.key.public_key() == used.public_key():
+                    continue
+                # Only a request that they alone signed shows that the coordinator knows them.
+                asked = self._exchange("GET", "/v1/rounds/current", b"", {}, successor.key)
+                if 200 <= asked.status < 300:
+                    successor.adopted()
+                    self._key = successor.key
+                    return True
+            return False
 
     def _exchange(
         self, method: str, path: str, body: bytes, headers: dict[str, str], key: Ed25519PrivateKey

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -148,7 +149,7 @@ def connect(
     enrolment: Enrolment,
     identity: Identity,
     network: NetworkSection,
-    successor: Successor | None = None,
+    successors: Callable[[], Sequence[Successor]] = tuple,
 ) -> CoordinatorClient:
     """A client that speaks as this hospital to its coordinator."""
     context: ssl.SSLContext = tls_context(enrolment.ca_certificate, network.ca_file)
@@ -159,5 +160,5 @@ def connect(
         verify=context,
         proxy=network.proxy or None,
         timeout_seconds=network.timeout_seconds,
-        successor=successor,
+        successors=successors,
     )

@@ -64,8 +64,13 @@ def _count(paths: Paths, client: CoordinatorClient) -> None:
         write_atomically(paths.home / "traffic.json", after.to_json())
 
 
-def _successor(paths: Paths, keys: Identity) -> Successor:
-    return Successor(keys.ed25519, lambda: promote(paths, keys.public()))
+def _successors(paths: Paths) -> list[Successor]:
+    """The keys here as they are now: another process may have rotated them since."""
+    keys = load_keys(paths)
+    found = [Successor(keys.current.ed25519, lambda: None)]
+    if waiting := keys.next:
+        found.append(Successor(waiting.ed25519, lambda: promote(paths, waiting.public())))
+    return found
 
 
 @contextmanager
@@ -73,8 +78,8 @@ def open_session(context: Context) -> Iterator[Session]:
     """Connect as this hospital. Raises IdentityError when it is not enrolled."""
     enrolment = load_enrolment(context.paths)
     keys = load_keys(context.paths)
-    successor = _successor(context.paths, keys.next) if keys.next else None
-    with connect(enrolment, keys.current, context.config.network, successor) as client:
+    network = context.config.network
+    with connect(enrolment, keys.current, network, lambda: _successors(context.paths)) as client:
         try:
             yield Session(enrolment, keys.current, client, keys.others)
         finally:

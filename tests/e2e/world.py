@@ -60,19 +60,23 @@ class World:
     port: int = field(default_factory=free_port)
     server: subprocess.Popen[bytes] | None = None
 
+    def environment(self, **more: str) -> dict[str, str]:
+        """What every appliance command of this world runs with."""
+        return {
+            **{k: v for k, v in os.environ.items() if not k.startswith("FEDMED_")},
+            "FEDMED_MODELS": str(self.root / "models"),
+            "FEDMED_ENGINE_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            **more,
+        }
+
     def run(
         self, program: str, home: Path, *arguments: str, text: str = "", **environment: str
     ) -> Done:
         """Run a command without a terminal, with ``text`` as its standard input."""
         done = subprocess.run(
             [PROGRAMS / program, "--home", home, *arguments],
-            env={
-                **{k: v for k, v in os.environ.items() if not k.startswith("FEDMED_")},
-                "FEDMED_MODELS": str(self.root / "models"),
-                "FEDMED_ENGINE_THREADS": "1",
-                "OMP_NUM_THREADS": "1",
-                **environment,
-            },
+            env=self.environment(**environment),
             input=text,
             capture_output=True,
             text=True,

@@ -126,6 +126,16 @@ def test_keys_signed_in_amidst_a_session_are_taken_up_in_it(joined: Desk, tmp_pa
     assert current(joined) == asked.new_fingerprint
 
 
+def test_a_session_takes_up_keys_that_another_process_rotated(joined: Desk) -> None:
+    with open_session(context(joined)) as before, open_session(context(joined)) as another:
+        asked = rotate(context(joined))
+        sign_in(joined, asked.new_fingerprint)
+        # The first finds keys that wait, the second those that are in use by then.
+        assert before.client.current().round == 0
+        assert current(joined) == asked.new_fingerprint
+        assert another.client.current().round == 0
+
+
 def test_a_download_takes_up_signed_in_keys_too(joined: Desk, tmp_path: Path) -> None:
     asked = rotate(context(joined))
     joined.world.open()

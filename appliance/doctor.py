@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,16 +15,21 @@ from appliance import adapters, models
 from appliance.context import Context
 from appliance.data import load_split
 from appliance.data.splits import SPLITS
+from appliance.engine import AS_CONFIGURED, choose_engine, plan_training
 from appliance.enrolment import load_enrolment, passphrase
 from appliance.policy import load_policy
 from appliance.session import open_session
-from backends import choose, probes
-from federation.errors import FedMedError
+from backends import probes
+from federation.base_model import read_card
+from federation.errors import DataError, FedMedError
 from federation.signing import Identity
 
 Verdict = Literal["ok", "warning", "problem"]
 
 _LEAST_FREE_BYTES = 5 << 30
+
+_LONGEST_LOOKED_AT = 64
+"""Examples, the longest, that decide how much memory a training takes."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ def examine(context: Context) -> Iterator[Check]:
     yield from _attempt("coordinator", lambda: _coordinator(context))
     yield from _attempt("base models", lambda: _models(context))
     yield from _attempt("training data", lambda: _data(context))
+    yield from _attempt("training memory", lambda: _memory(context))
     yield _disk(context.paths.home)
     yield _encryption(context.paths.home)
     fetched = adapters.global_rounds(context.paths)
@@ -73,8 +80,7 @@ def _configuration(context: Context) -> str:
 
 
 def _engine(context: Context) -> str:
-    wanted = context.config.engine.backend
-    backend, reason = choose(None if wanted == "auto" else wanted)
+    backend, reason = choose_engine(context.config.engine)
     return f"{backend.name}: {reason}"
 
 
@@ -104,6 +110,32 @@ def _models(context: Context) -> str:
 def _data(context: Context) -> str:
     train, held_out = (len(load_split(context.paths.data, split)) for split in SPLITS)
     return f"{train} training and {held_out} held-out examples"
+
+
+def _memory(context: Context) -> str:
+    """What training with the default settings would take on the longest examples here."""
+    # Heavy, and a doctor should be quick to help where there is no model yet.
+    from appliance.local import LocalSettings
+    from backends.tokens import ChatTokenizer
+
+    settings = LocalSettings()
+    base = models.find(context.paths.models, name=context.config.model.name)
+    schema = read_card(base).adapter_schema(
+        settings.target_modules, rank=settings.rank, alpha=settings.alpha
+    )
+    conversations = load_split(context.paths.data, "train")
+    longest = sorted(conversations, key=lambda turns: -sum(len(t["content"]) for t in turns))
+    tokenizer = ChatTokenizer(base)
+    examples = []
+    for messages in longest[:_LONGEST_LOOKED_AT]:
+        with suppress(DataError):
+            examples.append(tokenizer.encode(messages, max_length=settings.recipe.max_length))
+    if not examples:
+        raise DataError("There is no training example to reckon with.")
+    plan = plan_training(
+        base, schema, "AB", settings.recipe, examples, context.config.engine, AS_CONFIGURED
+    )
+    return f"{base.name} at rank {settings.rank}: {plan.needed} of {plan.free / 1e9:.1f} GB free"
 
 
 def _existing(path: Path) -> Path:

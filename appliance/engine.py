@@ -68,7 +68,7 @@ def plan_training(
 ) -> MachinePlan:
     """How to train within the memory that is free. Raises OutOfMemory when nothing fits."""
     probe = choose_engine(settings)[0].probe()
-    shape = read_shape(base, read_card(base))
+    shape = read_shape(base, read_card(base), probe.device)
     planner = Planner(shape, schema, factors, recipe, examples, probe)
     return planner.choose(_quantisations(settings, choices, probe), choices.batch_size)
 
@@ -96,7 +96,7 @@ def _finest_first(probe: Probe) -> list[Quantisation]:
 def _for_answers(base: Path, settings: EngineSection, probe: Probe) -> Quantisation:
     if settings.quantisation != "auto":
         return settings.quantisation
-    shape = read_shape(base, read_card(base))
+    shape = read_shape(base, read_card(base), probe.device)
     ways = _finest_first(probe)
     fitting = (q for q in ways if shape.weight_bytes(q) * 1.5 < probe.free_bytes)
     return next(fitting, ways[-1])

@@ -94,6 +94,7 @@ PLAN = DryRun(
             adapter=0,
             activations=2_500_000_000,
             logits=500_000_000,
+            other=0,
         ),
         free=9_000_000_000,
     ),

@@ -55,7 +55,8 @@ def command(
                 hint="Give --fingerprint with what the hospital read out, or ask at a terminal.",
             )
         click.echo(asked)
-        click.confirm(f"Did the hospital read out {found}?", abort=True)
+        same = found if rotation else "the same"
+        click.confirm(f"Did the hospital read out {same}?", abort=True)
     # What was shown is what is signed, also if the hospital asks anew meanwhile.
     admin = load_admin(paths, admin_key)
     sign = approve_rotation if rotation else approve

@@ -220,7 +220,8 @@ def test_every_field_of_a_round_is_an_option_with_its_description(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(cli, ["round", "open", "--help"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    # The help is wrapped at spaces and hyphens.
+    shown = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
     for name, field in RoundSection.model_fields.items():
         assert f"--{name.replace('_', '-')} " in shown
         assert field.description

@@ -22,6 +22,8 @@ IMPOSTOR = "Is a proxy in between, or another service at this address?"
 _IDENTITY = {"Accept-Encoding": "identity"}
 _PROXY_FORM = "Such as http://proxy.example:3128, or http://user:password@proxy.example:3128."
 _MAX_ANSWER = 8 << 20
+_CHUNK = 1 << 18
+"""Bytes of a download that are kept at a time: what a cut connection loses at most."""
 _UNKNOWN_SIGNATURE = 401
 _RETRY_AFTER_DIGITS = 9
 _LONGEST_RETRY_AFTER = 3600
@@ -258,7 +260,7 @@ class Connection:
                 resumed = response.status_code == 206
                 done = have if resumed else 0
                 with storage_errors(partial), partial.open("ab" if resumed else "wb") as file:
-                    for chunk in response.iter_raw(1 << 20):
+                    for chunk in response.iter_raw(_CHUNK):
                         done += len(chunk)
                         self.bytes_received += len(chunk)
                         if done > length:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from appliance.client import CoordinatorClient
 from appliance.enrolment import Enrolment
-from appliance.events import Note, Sink, Transfer
+from appliance.events import Event, Note, Sink, Transfer
 from appliance.rounds.descriptor import VerifiedRound
 from federation.canonical import sha256
 from federation.envelope import payload_length, seal, sealed_length
@@ -31,7 +31,7 @@ PART = 8 << 20
 _REQUEST = "request.json"
 _BODY = "body"
 _RECEIPT = "receipt.json"
-_LONGEST_WAIT = 60.0
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 _IN_OUTBOX = "The update stays in the outbox; run the same command if the round is extended."
 
 
@@ -123,11 +123,19 @@ class Outbox:
             if not known.accepted or not _is_missed(client, known.round):
                 return known
             sink(Note("The coordinator has lost this update, and gets it again."))
-        wait = 1.0
+        wait, farthest = _FIRST_WAIT, 0
         until = deadline()
+
+        def noting(event: Event) -> None:
+            nonlocal wait, farthest
+            # A line that breaks often but moves on is not waited for longer each time.
+            if isinstance(event, Transfer) and event.done > farthest:
+                wait, farthest = _FIRST_WAIT, event.done
+            sink(event)
+
         while True:
             try:
-                return self._deliver_once(client, sink, lambda: clock() > until)
+                return self._deliver_once(client, noting, lambda: clock() > until)
             except FedMedError as error:
                 if not error.retryable:
                     raise

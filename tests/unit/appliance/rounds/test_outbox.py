@@ -295,3 +295,18 @@ def test_sealing_again_sweeps_what_a_kill_left(site: Site) -> None:
         (site.folder / name).write_bytes(b"left")
     site.fill()
     assert sorted(p.name for p in site.folder.iterdir()) == ["body", "request.json"]
+
+
+def test_a_line_that_breaks_after_every_part_is_not_waited_for_longer(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.rounds.outbox.PART", 100)
+
+    def breaks(request: Asked) -> Reply | None:
+        parts = site.line.count("PATCH")
+        return Reply(503, b"") if request.method == "PATCH" and parts % 2 == 0 else None
+
+    site.line.trouble = breaks
+    assert site.deliver().accepted
+    assert len(site.waited) >= 5
+    assert max(site.waited) <= 1.0

@@ -179,14 +179,15 @@ def test_an_adapter_swapped_during_an_answer_leaves_no_mixed_conversation(tmp_pa
     adapters = [write_random(tmp_path / f"{n}", schema, seed=n, scale=0.3) for n in range(2)]
     chat, options = ask("What is asthma?"), GenerateOptions(max_tokens=12)
     model.attach(adapters[0], schema)
-    alone = text_of(model, chat, options)
-    model = loaded(tiny_model())
-    model.attach(adapters[0], schema)
     stream = model.generate(chat, options)
-    next(stream)
+    pieces = [next(stream)]
     model.attach(adapters[1], schema)
-    for _ in range(3):
-        next(stream)
+    pieces += [next(stream) for _ in range(6)]
     model.attach(adapters[0], schema)
-    list(stream)
-    assert text_of(model, chat, options) == alone
+    pieces += stream
+    said: ChatMessage = {"role": "assistant", "content": "".join(piece.text for piece in pieces)}
+    follow_up = [*chat, said, *ask("And a seizure?")]
+    found = text_of(model, follow_up, options)
+    fresh = loaded(tiny_model())
+    fresh.attach(adapters[0], schema)
+    assert found == text_of(fresh, follow_up, options)

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from coordinator.api import create_app
 from coordinator.config import RoundSection, load_config
@@ -111,8 +111,8 @@ class Consortium:
             self.crash_at = ""
             raise Crash
 
-    def _before_commit(self, _: object) -> None:
-        if self.crash_before_commit:
+    def _before_commit(self, connection: Connection) -> None:
+        if self.crash_before_commit and connection.get_execution_options().get("write"):
             self.crash_before_commit -= 1
             if not self.crash_before_commit:
                 raise Crash

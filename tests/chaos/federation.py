@@ -75,10 +75,7 @@ class Federation:
 
     def run(self, name: str, *arguments: str) -> Program:
         """Run a command that must succeed."""
-        program = self.start(name, *arguments)
-        if (code := program.wait(_LONGEST_WAIT)) != 0:
-            raise Broken(f"{name} {' '.join(arguments)} ended with {code}: {program.err}")
-        return program
+        return succeeded(self.start(name, *arguments))
 
     def serve(self, plan: Plan | None = None) -> Program:
         """Start the coordinator's server; it may not answer yet."""
@@ -111,6 +108,13 @@ class Federation:
             yield server
         finally:
             server.stop()
+
+
+def succeeded(program: Program) -> Program:
+    """Wait for a program's end. Raises Broken when it failed or hangs."""
+    if (code := program.wait(_LONGEST_WAIT)) != 0:
+        raise Broken(f"{' '.join(program.job.arguments)} ended with {code}: {program.err}")
+    return program
 
 
 def until(met: Any, what: str, seconds: float = _LONGEST_WAIT) -> None:  # noqa: ANN401
@@ -162,7 +166,7 @@ class Stages:
     def opened(self) -> Federation:
         """Round 1 is open, nobody has delivered."""
         made = self.joined.copy(self.folder / "opened")
-        assert self.open_round(made).wait(_LONGEST_WAIT) == 0
+        succeeded(self.open_round(made))
         return made
 
     @cached_property
@@ -170,7 +174,7 @@ class Stages:
         """Round 1 is open and b's update is accepted."""
         made = self.opened.copy(self.folder / "half")
         with made.serving():
-            assert made.train("b").wait(_LONGEST_WAIT) == 0
+            succeeded(made.train("b"))
         return made
 
     @cached_property
@@ -178,7 +182,7 @@ class Stages:
         """Round 1 is published, nobody has fetched the adapter."""
         made = self.half.copy(self.folder / "published")
         with made.serving():
-            assert made.train("a").wait(_LONGEST_WAIT) == 0
+            succeeded(made.train("a"))
             until(lambda: state(made) == "published", "the round to be published")
         return made
 

@@ -27,6 +27,9 @@ _MAY_PASS = (5, 7, 9, -9)
 """Exit codes after which a person runs the same command again: the round is not there yet, no
 connection, a disk that refused; and a kill."""
 
+_SERVER_ENDS = (-9, 9)
+"""How a server may end while the round is not over: killed, or its disk refused at the start."""
+
 ANSWERS = {200, 201, 204, 404, 409, 503, 507}
 """404: a record that is not there yet. 409: a part that is known. 503, 507: try again."""
 
@@ -65,6 +68,9 @@ class _Server:
 
     def alive(self) -> bool:
         if not self._program.running:
+            code = self._program.wait(0)
+            if code not in _SERVER_ENDS:
+                raise Broken(f"the coordinator ended with {code}: {self._program.err}")
             self._program = self._federation.serve()
         return True
 

@@ -11,7 +11,16 @@ from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
-from tests.chaos.federation import Broken, Federation, Stages, body, round_file, state, until
+from tests.chaos.federation import (
+    Broken,
+    Federation,
+    Stages,
+    body,
+    round_file,
+    state,
+    succeeded,
+    until,
+)
 from tests.chaos.finishing import check_transfers, examine, finish
 from tests.chaos.interposer import Fault, Kill, Op, Plan, Point, read_trace
 from tests.chaos.programs import Program
@@ -46,25 +55,20 @@ def survey(stages: Stages, folder: Path) -> list[Case]:
         return Plan(federation.disk, trace=folder / f"{victim}.trace")
 
     made = stages.joined.copy(folder / "opening")
-    _ended(stages.open_round(made, traced("round open", made)))
+    succeeded(stages.open_round(made, traced("round open", made)))
     made = stages.half.copy(folder / "round")
     server = made.serve(traced("serve", made))
-    _ended(made.train("a", traced("train", made)))
+    succeeded(made.train("a", traced("train", made)))
     until(lambda: state(made) == "published", "the round to be published")
-    _ended(made.start("a", "sync", "--no-evaluate", plan=traced("sync", made)))
+    succeeded(made.start("a", "sync", "--no-evaluate", plan=traced("sync", made)))
     server.stop()
     made = stages.half.copy(folder / "abort")
-    _ended(_abort(made, traced("round close --abort", made)))
+    succeeded(_abort(made, traced("round close --abort", made)))
     for victim in ("round open", "serve", "train", "sync", "round close --abort"):
         for point in read_trace(folder / f"{victim}.trace"):
             kills = list(Kill) if point.op is Op.WRITE else [Kill.BEFORE, Kill.AFTER]
             cases += [Case(victim, point, kill) for kill in kills]
     return cases
-
-
-def _ended(program: Program) -> None:
-    if (code := program.wait(_SECONDS)) != 0:
-        raise Broken(f"{program.job.arguments} ended with {code}: {program.err}")
 
 
 def _abort(federation: Federation, plan: Plan | None = None) -> Program:
@@ -123,7 +127,7 @@ def _in_opening(case: Case, stages: Stages, folder: Path) -> bool:
     made = stages.joined.copy(folder)
     killed = _killed(stages.open_round(made, _plan(case, made)))
     if state(made) == "none":
-        _ended(stages.open_round(made))
+        succeeded(stages.open_round(made))
     finish(made, None)
     examine(made, stages)
     return killed
@@ -169,7 +173,7 @@ def _in_abort(case: Case, stages: Stages, folder: Path) -> bool:
     made = stages.half.copy(folder)
     killed = _killed(_abort(made, _plan(case, made)))
     if state(made) != "aborted":
-        _ended(_abort(made))
+        succeeded(_abort(made))
     with made.serving():
         made.run("b", "sync", "--no-evaluate")
     record = body(round_file(made, "b", "record.json"))

@@ -33,7 +33,6 @@ EVENTS = (
     "round_opened", "update_accepted", "round_closed", "round_aggregated", "round_published",
     "round_aborted", "round_extended", "rotation_asked",
 )  # fmt: skip
-CRASHED = "crashed"
 
 counts: Counter[str] = Counter()
 """How often each thing was done, and seen to happen, in this process."""
@@ -120,12 +119,17 @@ class Federation(RuleBasedStateMachine):
             return
         hospital = self.made.hospitals[name]
         if name not in self.pending:
-            self.pending[name] = self.made.seal(hospital, self.newest.number)
+            try:
+                self.pending[name] = self.made.seal(hospital, self.newest.number)
+            except httpx2.TransportError:
+                counts["lost"] += 1
+                return
         update = self.pending[name]
         self.call(
             hospital, fault, "POST", f"/v1/rounds/{update.manifest.round}/uploads", update.request
         )
 
+    @precondition(lambda self: self.pending)
     @rule(name=hospitals, size=steps, skew=st.sampled_from([0, 0, 0, -7, 9]), fault=faults)
     def append(self, name: str, size: int, skew: int, fault: Fault) -> None:
         """Bytes at the offset that the coordinator told, or, by mistake, at another."""
@@ -140,6 +144,7 @@ class Federation(RuleBasedStateMachine):
                 Upload_Offset=str(offset),
             )  # fmt: skip
 
+    @precondition(lambda self: self.pending)
     @rule(name=hospitals, fault=faults)
     def commit(self, name: str, fault: Fault) -> None:
         """Ask for the receipt, whether or not all is there."""
@@ -184,6 +189,7 @@ class Federation(RuleBasedStateMachine):
 
     # The network and the machine
 
+    @precondition(lambda self: self.made.network.history)
     @rule(place=st.integers(0, 10_000))
     def replay(self, place: int) -> None:
         """An attacker sends a recorded request again: it is refused whatever it was."""
@@ -192,19 +198,23 @@ class Federation(RuleBasedStateMachine):
             counts["replay"] += 1
             sent = history[place % len(history)]
             before = len(self.made.network.history)
-            answer = self.made.network.carry(sent.request)
+            try:
+                answer = self.made.network.carry(sent.request)
+            except httpx2.TransportError:
+                counts["lost"] += 1
+                return
             del self.made.network.history[before:]
             assert answer.status_code == 401, f"a replay was answered: {answer.status_code}"
 
+    @precondition(lambda self: self.made.network.late)
     @rule()
     def arrive_late(self) -> None:
         """What was delayed arrives now, after whatever came between."""
-        if self.made.network.late:
-            counts["late"] += 1
-            try:
-                self.made.network.carry(self.made.network.late.pop(0))
-            except httpx2.TransportError:
-                counts[CRASHED] += 1
+        counts["late"] += 1
+        try:
+            self.made.network.carry(self.made.network.late.pop(0))
+        except httpx2.TransportError:
+            counts["lost"] += 1
 
     @rule(name=hospitals, torn=st.binary(max_size=40))
     def restart(self, name: str, torn: bytes) -> None:
@@ -289,6 +299,7 @@ class Federation(RuleBasedStateMachine):
         refused = self.call(self.made.hospitals[name], Fault.NONE, "GET", "/v1/rounds/current")
         assert refused is None or refused.status_code == 403
 
+    @precondition(lambda self: len(self.made.coordinator.roster().members) < len(NAMES))
     @rule(name=hospitals)
     def rejoin(self, name: str) -> None:
         """A revoked hospital comes back with other keys, from the next round on."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.federation import HOSPITALS, Broken, Federation, Stages, state, until
+from tests.chaos.federation import HOSPITALS, Broken, Federation, Stages, state, succeeded, until
 from tests.chaos.finishing import answers, examine, finish
 from tests.chaos.interposer import Op, Plan
 from tests.chaos.replay import Change, Disk, read_record, site
@@ -61,12 +61,9 @@ def record(stages: Stages, folder: Path) -> Recording:
     plan = Plan(made.disk, record=folder / "log")
 
     def ended(name: str, *arguments: str) -> None:
-        program = made.start(name, *arguments, plan=plan)
-        if (code := program.wait(60)) != 0:
-            raise Broken(f"{name} {arguments} ended with {code}: {program.err}")
+        succeeded(made.start(name, *arguments, plan=plan))
 
-    opening = stages.open_round(made, plan)
-    assert opening.wait(60) == 0, opening.err
+    succeeded(stages.open_round(made, plan))
     opened = {"opened": True, "at": time.monotonic_ns(), "path": "", "status": 0}
     server = made.serve(plan)
     until(lambda: '"serving"' in server.err, "the server")
@@ -251,7 +248,7 @@ def survives(recording: Recording, stages: Stages, cut: int, owner: str, folder:
             if "opened" not in answer:
                 file.write(json.dumps(answer) + "\n")
     if state(made) == "none":
-        assert stages.open_round(made).wait(60) == 0
+        succeeded(stages.open_round(made))
     finish(made, None)
     examine(made, stages)
     shutil.rmtree(folder)

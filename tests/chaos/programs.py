@@ -18,7 +18,7 @@ from typing import Any
 from tests.chaos.interposer import Interposer, Plan, available, library
 
 PART = 6 << 10
-"""Bytes of a part of an upload here, so that a tiny update has several."""
+"""Bytes of a part of an upload or a download here, so that a tiny adapter has several."""
 
 _TICK_SECONDS = 0.05
 _starting = threading.Lock()
@@ -136,6 +136,7 @@ def _hasten(job: Job) -> None:
 
     _set(server, "_TICK_SECONDS", _TICK_SECONDS)
     _set(outbox, "PART", job.part)
+    _set(connection, "_CHUNK", job.part)
     send = connection.Connection.send
     notes = os.open(job.answers, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 

@@ -143,7 +143,7 @@ def test_a_loss_that_becomes_nan_names_the_records_and_keeps_the_checkpoint(
         for line in (context.paths.data / "held_out.jsonl").read_text().splitlines()
         for token in tokenizer.encode(json.loads(line)["messages"], max_length=512).tokens
     ]
-    # A token of one record only, one that the first batch does not hold.
+    # A token of one record only.
     bad = next(
         (number, token)
         for number, own in enumerate(tokens, 1)
@@ -162,8 +162,8 @@ def test_a_loss_that_becomes_nan_names_the_records_and_keeps_the_checkpoint(
         train_local(context, one, watch)
     assert f"lines {bad[0]} of {context.paths.data / 'train.jsonl'}" in caught.value.hint
     assert "The same command goes on" in caught.value.hint
-    if done:
-        assert "last good checkpoint is kept" in str(caught.value)
+    assert done
+    assert "last good checkpoint is kept" in str(caught.value)
     before = len(done)
     with pytest.raises(LossNotFinite):
         train_local(context, one, watch)

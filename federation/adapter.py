@@ -107,12 +107,18 @@ def checked_tensors(
     tensor, or after the last one for the norm.
     """
     squared = 0.0
-    for name, tensor in tensors:
+
+    def check(entry: tuple[str, np.ndarray]) -> tuple[str, np.ndarray]:
+        nonlocal squared
+        name, tensor = entry
         if not np.isfinite(tensor).all():
             raise AdapterError(f"Tensor {name!r} holds a value that is not finite.")
         flat = tensor.astype(np.float64, copy=False).ravel()
         squared += float(flat @ flat)
-        yield name, tensor
+        return entry
+
+    # A loop's variables would keep each hospital's last tensor while others are read.
+    yield from map(check, tensors)
     if max_norm is not None and math.sqrt(squared) > max_norm:
         raise AdapterError(
             f"The adapter's norm {math.sqrt(squared):.3g} is above the bound {max_norm:.3g}."

@@ -113,10 +113,17 @@ def read_header(source: Readable) -> list[TensorInfo]:
 
 
 def read_tensors(source: Readable, infos: Iterable[TensorInfo]) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors that follow a header, one at a time, then a check that nothing follows."""
+    """The tensors that follow a header, one at a time, then a check that nothing follows.
+
+    A tensor that the reader has dropped is not kept here either.
+    """
     for info in infos:
-        data = _read_exactly(source, info.size, f"tensor {info.name!r}")
-        yield info.name, np.frombuffer(data, dtype=info.dtype).reshape(info.shape)
+        yield (
+            info.name,
+            np.frombuffer(
+                _read_exactly(source, info.size, f"tensor {info.name!r}"), dtype=info.dtype
+            ).reshape(info.shape),
+        )
     if source.read(1):
         raise AdapterError("Bytes follow the last tensor.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
+from federation.adapter import checked_tensors
 from federation.errors import AdapterError
 from federation.tensors import MAX_HEADER, read_header, read_tensors, write_tensors
 
@@ -121,3 +123,18 @@ def test_a_tensor_out_of_order_is_not_written() -> None:
         write_tensors(io.BytesIO(), {"a": (1,), "b": (1,)}, iter([("b", a), ("a", a)]))
     with pytest.raises(AdapterError, match="not written"):
         write_tensors(io.BytesIO(), {"a": (1,), "b": (1,)}, iter([("a", a)]))
+
+
+def test_a_suspended_stream_keeps_no_tensor() -> None:
+    """Aggregation has a stream of every hospital open: each would hold its last tensor."""
+    shapes = dict.fromkeys("abc", (1024, 1024))
+    file = io.BytesIO()
+    write_tensors(file, shapes, ((name, np.ones(shape)) for name, shape in shapes.items()))
+    file.seek(0)
+    stream = checked_tensors(read_tensors(file, read_header(file)), max_norm=1e6)
+    tracemalloc.start()
+    assert next(stream)[0] == "a"
+    left, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert left < 1 << 20
+    assert [name for name, _ in stream] == ["b", "c"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from coordinator.clock import Clock, utc
 from coordinator.store.database import Database
@@ -15,6 +15,9 @@ from federation.errors import StorageError
 from federation.log import Kind
 from federation.messages import PublicIdentity
 from federation.signing import SignedDocument, fingerprint
+
+_NOBODY = ""
+"""No hospital's name: its one nonce expired last of all that were forgotten."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +164,17 @@ class Members:
         }
 
     def remember_nonce(self, hospital: str, nonce: str, *, expires: int, now: int) -> bool:
-        """Remember a nonce until ``expires``; False when it is known. Forgets expired ones."""
+        """Remember a nonce until ``expires``; False when it is known. Forgets expired ones.
+
+        False too for one that may have been forgotten, which a clock set back would let in again.
+        """
         with self._database.write() as connection:
-            connection.execute(delete(nonces).where(nonces.c.expires < now))
+            _forget_nonces(connection, now)
+            forgotten = connection.scalar(
+                select(nonces.c.expires).where(nonces.c.hospital == _NOBODY)
+            )
+            if forgotten is not None and expires <= forgotten:
+                return False
             known = select(nonces.c.nonce).where(
                 nonces.c.hospital == hospital, nonces.c.nonce == nonce
             )
@@ -178,8 +189,20 @@ class Members:
         """Drop invites and nonces that expired before these times; answers how many."""
         with self._database.write() as connection:
             old_invites = delete(invites).where(invites.c.expires < invites_before)
-            old_nonces = delete(nonces).where(nonces.c.expires < nonces_before)
-            gone = [
-                connection.execute(statement).rowcount for statement in (old_invites, old_nonces)
-            ]
-        return sum(gone)
+            n_invites = connection.execute(old_invites).rowcount
+            return n_invites + _forget_nonces(connection, nonces_before)
+
+
+def _forget_nonces(connection: Connection, before: int) -> int:
+    """Drop nonces that expired before a time, keeping the latest of their expiries."""
+    expired = (nonces.c.hospital != _NOBODY, nonces.c.expires < before)
+    latest = connection.scalar(select(func.max(nonces.c.expires)).where(*expired))
+    if latest is None:
+        return 0
+    gone = connection.execute(delete(nonces).where(*expired)).rowcount
+    earlier = connection.scalar(select(nonces.c.expires).where(nonces.c.hospital == _NOBODY))
+    connection.execute(delete(nonces).where(nonces.c.hospital == _NOBODY))
+    connection.execute(
+        insert(nonces).values(hospital=_NOBODY, nonce="", expires=max(latest, earlier or 0))
+    )
+    return gone

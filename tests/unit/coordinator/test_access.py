@@ -49,6 +49,18 @@ def test_a_nonce_is_remembered_as_long_as_its_request_would_be_taken(
     )
 
 
+def test_a_clock_set_back_lets_no_forgotten_request_in_again(world: World, h01: Hospital) -> None:
+    headers = signed(h01)
+    assert world.client.get("/v1/rounds/current", headers=headers).status_code == 200
+    world.clock.now += 2 * MAX_SKEW_SECONDS
+    assert h01.request("GET", "/v1/rounds/current").status_code == 200
+    world.clock.now -= 2 * MAX_SKEW_SECONDS
+    assert world.client.get("/v1/rounds/current", headers=headers).status_code == 401
+    # What is signed after the last that was forgotten is taken, however far back it goes.
+    world.clock.now += 1
+    assert h01.request("GET", "/v1/rounds/current").status_code == 200
+
+
 @pytest.mark.parametrize("change", ["path", "query", "method", "body", "key", "name"])
 def test_a_signature_covers_the_request(world: World, h01: Hospital, change: str) -> None:
     other = world.member("h02")

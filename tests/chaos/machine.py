@@ -19,7 +19,7 @@ from coordinator.rotation import approve_rotation
 from coordinator.rounds import Request, State
 from coordinator.store.rounds import RoundRow
 from federation.errors import FedMedError, RoundError
-from federation.messages import ProgressReport
+from federation.messages import ProgressReport, Roster
 from federation.rotation import RotationRequest
 from federation.signing import Identity
 from tests.chaos.consortium import NAMES, Consortium, Template, check
@@ -53,10 +53,15 @@ class Federation(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(dir=home.parent, prefix="fedmed-machine-"))
         self.made = Consortium(self.folder, _template())
         self.pending: dict[str, SealedUpdate] = {}
+        self.newest: RoundRow | None = None
+        self.everybody = True
         counts["runs"] += 1
 
     def teardown(self) -> None:
-        """Leave nothing in memory."""
+        """All rounds once more; leave nothing in memory."""
+        last = self.newest.number if self.newest else 0
+        self.made.restart()
+        check(self.made, range(1, last + 1))
         self.made.close()
         shutil.rmtree(self.folder)
 
@@ -65,14 +70,12 @@ class Federation(RuleBasedStateMachine):
         """Every promise is kept, as far as the disk tells."""
         counts["steps"] += 1
         known = set(self.made.promises.over)
-        check(self.made)
+        self.newest = self.made.coordinator.store.rounds.newest()
+        self.everybody = all(self.member(name) for name in NAMES)
+        last = self.newest.number if self.newest else 0
+        check(self.made, range(max(1, last - 1), last + 1))
         for number in set(self.made.promises.over) - known:
-            counts[str(self.made.promises.over[number])] += 1
-
-    @property
-    def newest(self) -> RoundRow | None:
-        """The newest round."""
-        return self.made.coordinator.store.rounds.newest()
+            counts[f"round {self.made.promises.over[number]}"] += 1
 
     @property
     def open(self) -> bool:
@@ -81,7 +84,8 @@ class Federation(RuleBasedStateMachine):
 
     def member(self, name: str) -> bool:
         """Whether a hospital is on the roster."""
-        return self.made.coordinator.roster().member(name) is not None
+        text = self.made.coordinator.store.members.roster().body
+        return Roster.model_validate_json(text).member(name) is not None
 
     def call(self, hospital: Hospital, fault: Fault, method: str, path: str, body: object = b"",
              **headers: str) -> httpx2.Response | None:  # fmt: skip
@@ -138,7 +142,7 @@ class Federation(RuleBasedStateMachine):
             told = self.made.promises.offsets.get(update.manifest.upload_id, 0)
             offset = max(0, told + skew)
             end = offset + 1 + size * len(update.body) // 255
-            part = update.body[offset:end]
+            part = update.body[offset:end] or b"beyond the end"
             self.call(
                 self.made.hospitals[name], fault, "PATCH", update.path, part,
                 Upload_Offset=str(offset),
@@ -299,7 +303,7 @@ class Federation(RuleBasedStateMachine):
         refused = self.call(self.made.hospitals[name], Fault.NONE, "GET", "/v1/rounds/current")
         assert refused is None or refused.status_code == 403
 
-    @precondition(lambda self: len(self.made.coordinator.roster().members) < len(NAMES))
+    @precondition(lambda self: not self.everybody)
     @rule(name=hospitals)
     def rejoin(self, name: str) -> None:
         """A revoked hospital comes back with other keys, from the next round on."""

@@ -23,15 +23,9 @@ def run(options: Options) -> Result:
         explore(wanted, options.seed)
     except AssertionError as error:
         failures.append("\n    ".join([str(error), *getattr(error, "__notes__", ())]))
-    happened = Counted(**{k: counts.pop(k) for k in ("runs", "steps")})
+    happened = {what: counts.pop(what) for what in ("runs", "steps")}
     lines = [(what, str(n)) for what, n in sorted(counts.items())]
-    return Result(
-        {"runs": happened["runs"], "steps": happened["steps"]}, [("what", "times"), *lines],
-        failures,
-    )  # fmt: skip
-
-
-Counted = dict[str, int]
+    return Result({**happened}, [("what", "times"), *lines], failures)
 
 
 def explore(runs: int, seed_: int, steps: int = _STEPS) -> None:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from coordinator import aggregation
-from coordinator.aggregation import Inputs, Share, Tensors, Update
+from coordinator.aggregation import Share
 from coordinator.context import Coordinator
 from coordinator.errors import CannotAggregate, NoSuchRound
+from coordinator.examining import examine
 from coordinator.extending import extend_automatically
 from coordinator.facts import accepted, gather, round_roster
+from coordinator.inputs import Damaged, inputs_digest, round_inputs
 from coordinator.records import Account, contribution, signed_record
-from coordinator.rounds import Action, Facts, Request, decide
+from coordinator.review import validated_losses, why_left_out
+from coordinator.rounds import Action, Facts, Request, State, decide
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
-from federation.canonical import canonical_json, sha256
-from federation.envelope import open_update
-from federation.errors import AdapterError, EnvelopeError, StorageError
-from federation.messages import Roster, RoundDescriptor
-from federation.round_keys import private_key
+from federation.errors import AdapterError
+from federation.messages import Roster
 
 _REVOKED = "revoked before the round closed"
-
-
-class _Damaged(EnvelopeError):
-    """A stored update cannot be read any more, though it was verified when it came."""
-
-    upload_id = ""
 
 
 def advance(coordinator: Coordinator, number: int, request: Request = Request.NONE) -> RoundRow:
@@ -47,23 +42,21 @@ def advance(coordinator: Coordinator, number: int, request: Request = Request.NO
                 return row
             case Action.EXTEND:
                 extend_automatically(coordinator, row, decision.reason)
+            case Action.EXAMINE:
+                delivered = [u for u in accepted(uploads) if u.hospital in facts.delivered]
+                examine(coordinator, row, delivered)
             case Action.CLOSE:
                 _close(coordinator, row, uploads, facts, decision.reason)
             case Action.AGGREGATE:
                 try:
                     _aggregate(coordinator, row, accepted(uploads))
                 except CannotAggregate as error:
-                    _abort(coordinator, row, roster, uploads, f"not aggregated: {error}")
+                    reason = f"not aggregated: {error}"
+                    _abort(coordinator, row, roster, uploads, facts, reason)
             case Action.PUBLISH:
                 _publish(coordinator, row, roster, uploads)
             case Action.ABORT:
-                _abort(coordinator, row, roster, uploads, decision.reason)
-
-
-def _inputs_digest(row: RoundRow, uploads: Sequence[UploadRow]) -> str:
-    """Digest of all that an aggregation depends on."""
-    bodies = [[u.hospital, u.upload_id, u.announced().body_sha256] for u in uploads]
-    return sha256(canonical_json([row.document.body_sha256, sorted(bodies)]))
+                _abort(coordinator, row, roster, uploads, facts, decision.reason)
 
 
 def _close(
@@ -73,24 +66,49 @@ def _close(
     facts: Facts,
     reason: str,
 ) -> None:
-    verified = accepted(uploads)
-    included = [u for u in verified if u.hospital in facts.delivered]
+    excluded = _left_out(coordinator, row, uploads, facts)
+    included = [u for u in accepted(uploads) if u.upload_id not in excluded]
     closed = coordinator.store.rounds.close(
         row.number,
         included=frozenset(u.upload_id for u in included),
-        excluded={u.upload_id: _REVOKED for u in verified if u not in included},
-        inputs_sha256=_inputs_digest(row, included),
+        excluded=excluded,
+        inputs_sha256=inputs_digest(row, included),
+        looks=row.looks,
         reason=reason,
         now=coordinator.clock(),
     )
     if closed:
         coordinator.emit("round_closed", round=row.number, updates=len(included), reason=reason)
+        _say_excluded(coordinator, row, excluded)
+
+
+def _left_out(
+    coordinator: Coordinator, row: RoundRow, uploads: Sequence[UploadRow], facts: Facts
+) -> dict[str, str]:
+    """The accepted updates of an open round that are not used, and why."""
+    if row.state is not State.OPEN:
+        return {}
+    reviews = coordinator.store.reviews.of_round(row.number)
+    found: dict[str, str] = {}
+    for upload in accepted(uploads):
+        if upload.hospital not in facts.delivered:
+            found[upload.upload_id] = _REVOKED
+        elif upload.hospital not in facts.usable:
+            found[upload.upload_id] = why_left_out(reviews[upload.upload_id])
+    return found
+
+
+def _say_excluded(coordinator: Coordinator, row: RoundRow, excluded: Mapping[str, str]) -> None:
+    for upload_id, why in excluded.items():
+        coordinator.emit("update_excluded", round=row.number, upload=upload_id, reason=why)
 
 
 def _aggregate(coordinator: Coordinator, row: RoundRow, included: list[UploadRow]) -> None:
     descriptor = row.descriptor
     aggregator = aggregation.get(descriptor.aggregator)
-    inputs = _inputs(coordinator, row, descriptor, included)
+    reviews = coordinator.store.reviews.of_round(row.number)
+    losses = validated_losses(reviews, included)
+    inputs = round_inputs(coordinator, row, included, losses)
     try:
         shares = aggregator.shares(inputs)
         weights = {hospital: share.weight for hospital, share in shares.items()}
@@ -98,16 +116,21 @@ def _aggregate(coordinator: Coordinator, row: RoundRow, included: list[UploadRow
         adapter_sha256 = coordinator.blobs.put_adapter(
             descriptor.adapter_schema.shapes(), merged.tensors
         )
-    except _Damaged as error:
+    except Damaged as error:
         _exclude(coordinator, row, included, error)
         return
     except AdapterError as error:
         raise CannotAggregate(str(error)) from error
-    contributions = [contribution(upload, shares[upload.hospital]) for upload in included]
-    account = Account(contributions=tuple(contributions), discarded=merged.discarded)
+    contributions = [
+        contribution(upload, shares[upload.hospital], reviews.get(upload.upload_id))
+        for upload in included
+    ]
+    account = Account(
+        contributions=tuple(contributions), discarded=merged.discarded, validated=bool(losses)
+    )
     done = coordinator.store.rounds.aggregated(
         row.number,
-        inputs_sha256=_inputs_digest(row, included),
+        inputs_sha256=inputs_digest(row, included),
         adapter_sha256=adapter_sha256,
         contributions=account.to_json().decode(),
     )
@@ -115,60 +138,16 @@ def _aggregate(coordinator: Coordinator, row: RoundRow, included: list[UploadRow
         coordinator.emit("round_aggregated", round=row.number, adapter=adapter_sha256)
 
 
-def _inputs(
-    coordinator: Coordinator,
-    row: RoundRow,
-    descriptor: RoundDescriptor,
-    included: list[UploadRow],
-) -> Inputs:
-    if row.wrapped_seed is None:
-        raise StorageError(
-            f"The secret of round {row.number} is missing.",
-            hint="Restore the database, or give the round up: `coordinator round close --abort`.",
-        )
-    seed = coordinator.wrapping.unwrap(row.wrapped_seed, coordinator.federation, row.number)
-
-    def tensors(upload: UploadRow) -> Tensors:
-        try:
-            yield from open_update(
-                upload.announced(),
-                coordinator.blobs.body(upload.upload_id),
-                private_key(seed),
-                descriptor.adapter_schema,
-                max_norm=descriptor.max_norm,
-            ).tensors
-        except (EnvelopeError, AdapterError, OSError) as error:
-            damaged = _Damaged(f"damaged on the coordinator's disk: {error}")
-            damaged.upload_id = upload.upload_id
-            raise damaged from error
-
-    def update(upload: UploadRow) -> Update:
-        header = upload.payload_header()
-        return Update(
-            hospital=upload.hospital,
-            rank=header.rank,
-            n_examples=header.n_examples,
-            metrics=header.metrics,
-            tensors=lambda: tensors(upload),
-        )
-
-    return Inputs.of(
-        descriptor.adapter_schema,
-        lambda: coordinator.blobs.read_adapter(descriptor.parent_adapter_sha256),
-        [update(upload) for upload in included],
-    )
-
-
 def _exclude(
-    coordinator: Coordinator, row: RoundRow, included: list[UploadRow], error: _Damaged
+    coordinator: Coordinator, row: RoundRow, included: list[UploadRow], error: Damaged
 ) -> None:
     left = [u for u in included if u.upload_id != error.upload_id]
     coordinator.store.rounds.exclude(
         row.number,
         error.upload_id,
         str(error)[:1000],
-        inputs=_inputs_digest(row, included),
-        remaining=_inputs_digest(row, left),
+        inputs=inputs_digest(row, included),
+        remaining=inputs_digest(row, left),
     )
     coordinator.emit("update_excluded", round=row.number, upload=error.upload_id, reason=str(error))
 
@@ -193,19 +172,37 @@ def _abort(
     row: RoundRow,
     roster: Roster,
     uploads: Sequence[UploadRow],
+    facts: Facts,
     reason: str,
 ) -> None:
     unused = Share(0.0, "delivered, but not used: the round was aborted")
+    excluded = _left_out(coordinator, row, uploads, facts)
+    reviews = coordinator.store.reviews.of_round(row.number)
+    settled = [
+        replace(u, state="excluded", reason=excluded[u.upload_id]) if u.upload_id in excluded else u
+        for u in uploads
+    ]
     account = Account(
-        contributions=tuple(contribution(upload, unused) for upload in accepted(uploads)),
+        contributions=tuple(
+            contribution(upload, unused, reviews.get(upload.upload_id))
+            for upload in accepted(settled)
+        ),
         discarded={},
+        validated=False,
     )
-    record = signed_record(coordinator, row, roster, uploads, account, None, reason)
+    record = signed_record(coordinator, row, roster, settled, account, None, reason)
     done = coordinator.store.rounds.aborted(
-        row.number, row.state, reason=reason, record=record, now=coordinator.clock()
+        row.number,
+        row.state,
+        excluded=excluded,
+        looks=row.looks,
+        reason=reason,
+        record=record,
+        now=coordinator.clock(),
     )
     if done:
         coordinator.emit("round_aborted", round=row.number, reason=reason)
+        _say_excluded(coordinator, row, excluded)
         _forget_bodies(coordinator)
 
 

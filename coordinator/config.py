@@ -15,7 +15,16 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from federation.errors import ConfigError, InputError
-from federation.messages import MAX_NORM, Extensions, Metric, Minutes, Name, Override
+from federation.messages import (
+    MAX_NORM,
+    Anomalies,
+    Extensions,
+    Metric,
+    Minutes,
+    Name,
+    Override,
+    ReviewMinutes,
+)
 from federation.recipe import TrainingRecipe
 
 _HINT = "`coordinator paths` shows where coordinator.toml is."
@@ -112,6 +121,14 @@ class RoundSection(TrainingRecipe):
     extension_minutes: Minutes = Field(60, description="what an automatic extension adds")
     extensions: Extensions = Field(
         0, description="how often the deadline moves by itself when quorum is not met then"
+    )
+    anomalies: Anomalies = Field(
+        "quarantine",
+        description="an update that looks unlike the others': quarantine leaves it out unless a "
+        "person admits it (`coordinator review`), note uses it and says so",
+    )
+    review_minutes: ReviewMinutes = Field(
+        60, description="how long a person has to admit such an update"
     )
     max_norm: float | None = Field(
         None,

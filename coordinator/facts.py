@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coordinator.context import Coordinator
+from coordinator.inputs import inputs_digest
 from coordinator.rotation import same_member
 from coordinator.rounds import Facts, State
+from coordinator.store.reviews import Review
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.messages import Roster, RoundDescriptor
@@ -29,17 +31,31 @@ def gather(
     expected = frozenset(m.hospital for m in roster.members)
     if row.state is State.OPEN:
         expected = _still_members(coordinator, roster)
+    delivered = [u for u in accepted(uploads) if u.hospital in expected]
+    # What was decided about an update is part of its state once the round is closed.
+    reviews = coordinator.store.reviews.of_round(row.number) if row.state is State.OPEN else {}
+    found = {u.hospital: reviews[u.upload_id] for u in delivered if u.upload_id in reviews}
     return Facts(
         state=row.state,
         expected=expected,
-        delivered={u.hospital: u.touched_at for u in accepted(uploads) if u.hospital in expected},
+        delivered={u.hospital: u.touched_at for u in delivered},
         quorum=descriptor.quorum,
         deadline=row.deadline,
         grace=descriptor.grace_minutes * 60,
         extensions_left=descriptor.extensions - (row.extended.automatic if row.extended else 0),
         heard=last_heard(coordinator, row.number, uploads),
         awake_since=coordinator.awake_since,
+        examined=row.state is not State.OPEN
+        or row.examined_sha256 == inputs_digest(row, delivered),
+        quarantined={h: r.found_at for h, r in found.items() if in_quarantine(descriptor, r)},
+        rejected=frozenset(h for h, review in found.items() if review.decision == "excluded"),
+        review=descriptor.review_minutes * 60,
     )
+
+
+def in_quarantine(descriptor: RoundDescriptor, review: Review) -> bool:
+    """Whether an update waits for a person to admit it."""
+    return descriptor.anomalies == "quarantine" and review.suspicious and review.decision is None
 
 
 def _still_members(coordinator: Coordinator, then: Roster) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordinator.planning import Standing, end_of
 from coordinator.rounds import Action, Facts, State, outlook
@@ -41,6 +41,8 @@ def span(seconds: int) -> str:
 
 def forecast(facts: Facts, extension_minutes: int, opened_at: int, now: int) -> Ahead:
     """What becomes of a round that is not over."""
+    # Examining takes a moment; what it finds changes the forecast then.
+    facts = replace(facts, examined=True)
     next_ = outlook(facts)
     if facts.state is not State.OPEN:
         doing = {Action.AGGREGATE: "is being aggregated", Action.PUBLISH: "is being published"}
@@ -52,12 +54,20 @@ def forecast(facts: Facts, extension_minutes: int, opened_at: int, now: int) -> 
         text = _closes(facts, opened_at, now, in_time)
     else:
         text = _short(facts, extension_minutes, in_time)
-    return Ahead(next_.action.value, next_.at, facts.missing, text)
+    return Ahead(next_.action.value, next_.at, facts.missing, text + _waiting_for_review(facts))
+
+
+def _waiting_for_review(facts: Facts) -> str:
+    if not facts.quarantined:
+        return ""
+    return f"; in quarantine: {', '.join(sorted(facts.quarantined))} (`coordinator review list`)"
 
 
 def _closes(facts: Facts, opened_at: int, now: int, in_time: str) -> str:
     if not facts.missing:
         return f"closes {in_time}: the whole roster has delivered"
+    if facts.quarantined and facts.reviewed_at > facts.deadline:
+        return f"quorum met; closes {in_time}, after the time for a review"
     silent = {
         hospital: now - max(facts.heard.get(hospital, 0), opened_at) for hospital in facts.missing
     }
@@ -70,7 +80,7 @@ def _closes(facts: Facts, opened_at: int, now: int, in_time: str) -> str:
 
 
 def _short(facts: Facts, extension_minutes: int, in_time: str) -> str:
-    lacking = facts.quorum - len(facts.delivered)
+    lacking = facts.quorum - len(facts.usable)
     updates = "1 more update" if lacking == 1 else f"{lacking} more updates"
     needs = f"needs {updates}, waits for {', '.join(facts.missing) or 'nobody'}"
     if not facts.extensions_left:

@@ -93,6 +93,8 @@ def open_round(
         grace_minutes=settings.grace_minutes,
         extension_minutes=settings.extension_minutes,
         extensions=settings.extensions,
+        anomalies=settings.anomalies,
+        review_minutes=settings.review_minutes,
     )
     with coordinator.wrapping.steady() as key:
         row = RoundRow(

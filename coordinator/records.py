@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from coordinator.aggregation import Share
 from coordinator.context import Coordinator
+from coordinator.review import remark
+from coordinator.store.reviews import Review
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.canonical import Message
@@ -16,14 +18,16 @@ from federation.signing import SignedDocument
 class Account(Message):
     """What an aggregation did; kept between aggregating and publishing.
 
-    ``discarded`` is the record's: what the cut to the schema's rank lost, by module.
+    ``discarded`` is the record's: what the cut to the schema's rank lost, by module. ``validated``
+    says that the coordinator's own losses were weighed by.
     """
 
     contributions: tuple[Contribution, ...]
     discarded: dict[str, float]
+    validated: bool = False
 
 
-def contribution(upload: UploadRow, share: Share) -> Contribution:
+def contribution(upload: UploadRow, share: Share, review: Review | None) -> Contribution:
     """One accepted update's line in the record."""
     header = upload.payload_header()
     return Contribution(
@@ -32,10 +36,22 @@ def contribution(upload: UploadRow, share: Share) -> Contribution:
         body_sha256=upload.announced().body_sha256,
         body_length=upload.body_length,
         weight=share.weight,
-        explanation=share.explanation,
+        explanation=(share.explanation + (remark(review) if review else ""))[:1000],
         n_examples=header.n_examples,
         metrics=header.metrics,
         engine=header.engine,
+        change=review.finding.figures if review else None,
+        validated_loss=review.finding.validated_loss if review else None,
+    )
+
+
+def _rejection(upload: UploadRow, review: Review | None) -> Rejection:
+    return Rejection(
+        hospital=upload.hospital,
+        upload_id=upload.upload_id,
+        reason=(upload.reason or "")[:1000],
+        change=review.finding.figures if review else None,
+        validated_loss=review.finding.validated_loss if review else None,
     )
 
 
@@ -50,8 +66,9 @@ def signed_record(
 ) -> SignedDocument:
     """The record of a round that is over; without an adapter it was aborted, for ``reason``."""
     descriptor = row.descriptor
+    reviews = coordinator.store.reviews.of_round(row.number)
     rejections = tuple(
-        Rejection(hospital=u.hospital, upload_id=u.upload_id, reason=(u.reason or "")[:1000])
+        _rejection(u, reviews.get(u.upload_id))
         for u in uploads
         if u.state in ("refused", "excluded")
     )
@@ -67,6 +84,8 @@ def signed_record(
         aggregator=descriptor.aggregator,
         contributions=account.contributions,
         discarded=account.discarded,
+        losses="validated" if account.validated else "reported",
+        validation=(row.validation or "")[:1000],
         rejections=rejections,
         absent=tuple(m.hospital for m in roster.members if m.hospital not in heard),
         closed_at=row.closed_at or coordinator.clock(),

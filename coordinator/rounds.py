@@ -4,13 +4,16 @@ OPEN -> CLOSED -> AGGREGATED -> PUBLISHED
   └────────┴──> ABORTED (the previous adapter stays)
 
 Every wait is bounded: without quorum by the deadline and its extensions, with quorum also by the
-silence of those who are missing.
+silence of those who are missing. Updates are examined as soon as there are as many as the quorum,
+and again when another comes. One that looks unlike the others' is in quarantine: it counts for
+nothing until a person admits it, and for that there is a time, after which the round goes on
+without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 
 
@@ -33,6 +36,7 @@ class Action(Enum):
 
     WAIT = "wait"
     EXTEND = "extend"
+    EXAMINE = "examine"
     CLOSE = "close"
     AGGREGATE = "aggregate"
     PUBLISH = "publish"
@@ -55,6 +59,11 @@ class Facts:
     says when the update of each was accepted, ``heard`` when any other was last heard of in this
     round. Hospitals that are merely connected count nothing. While the coordinator did not listen,
     until ``awake_since``, nobody can be called silent.
+
+    ``examined`` says that findings are of exactly what was delivered. ``quarantined`` are the
+    hospitals whose update looks odd and was not decided about, and since when; ``rejected`` those
+    whose update a person left out. Neither counts for quorum. ``review`` is how many seconds a
+    person has for each.
     """
 
     state: State
@@ -66,6 +75,21 @@ class Facts:
     extensions_left: int = 0
     heard: Mapping[str, int] = field(default_factory=dict)
     awake_since: int = 0
+    examined: bool = True
+    quarantined: Mapping[str, int] = field(default_factory=dict)
+    rejected: frozenset[str] = frozenset()
+    review: int = 0
+
+    @property
+    def usable(self) -> dict[str, int]:
+        """Who has delivered an update that nothing keeps from being aggregated, and when."""
+        left_out = self.quarantined.keys() | self.rejected
+        return {h: at for h, at in self.delivered.items() if h not in left_out}
+
+    @property
+    def reviewed_at(self) -> int:
+        """When the time to decide about those in quarantine is over; 0 where there is none."""
+        return max(self.quarantined.values()) + self.review if self.quarantined else 0
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -74,8 +98,8 @@ class Facts:
 
     @property
     def quorum_at(self) -> int | None:
-        """When enough verified updates were here; None before that."""
-        times = sorted(self.delivered.values())
+        """When enough usable updates were here; None before that."""
+        times = sorted(self.usable.values())
         return times[self.quorum - 1] if len(times) >= self.quorum else None
 
     def silent_since(self, hospital: str) -> int:
@@ -112,7 +136,10 @@ def decide(facts: Facts, now: int, request: Request = Request.NONE) -> Decision:
     if request is Request.ABORT and facts.state in (State.OPEN, State.CLOSED):
         return Decision(Action.ABORT, _ADMINISTRATOR)
     if request is Request.CLOSE and facts.state is State.OPEN and facts.quorum_at is not None:
-        return Decision(Action.CLOSE, "closed by the administrator with quorum met")
+        if not facts.examined:
+            return Decision(Action.EXAMINE)
+        reason = "closed by the administrator with quorum met"
+        return Decision(Action.CLOSE, reason + _without(facts))
     ahead = outlook(facts)
     if ahead.at is not None and now < ahead.at:
         return Decision(Action.WAIT)
@@ -122,10 +149,12 @@ def decide(facts: Facts, now: int, request: Request = Request.NONE) -> Decision:
 def outlook(facts: Facts) -> Outlook:
     """What comes next, and when at the latest."""
     match facts.state:
+        case State.OPEN if len(facts.delivered) >= facts.quorum and not facts.examined:
+            return Outlook(Action.EXAMINE)
         case State.OPEN if facts.quorum_at is not None:
-            return _closing(facts)
+            return _reviewed(facts, _closing(facts))
         case State.OPEN:
-            return _deadline_without_quorum(facts)
+            return _reviewed(facts, _without_quorum(facts))
         case State.CLOSED if facts.quorum_at is not None:
             return Outlook(Action.AGGREGATE)
         case State.CLOSED:
@@ -151,9 +180,27 @@ def _closing(facts: Facts) -> Outlook:
     return Outlook(Action.CLOSE, reason, facts.deadline, missing)
 
 
-def _deadline_without_quorum(facts: Facts) -> Outlook:
-    short = (
-        f"quorum not met at the deadline: {len(facts.delivered)} of {facts.quorum} needed updates"
-    )
-    action = Action.EXTEND if facts.extensions_left else Action.ABORT
+def _without_quorum(facts: Facts) -> Outlook:
+    used, needed = len(facts.usable), facts.quorum
+    if not facts.missing and len(facts.delivered) >= needed:
+        # Nobody is left to wait for but a person who reviews.
+        return Outlook(Action.ABORT, f"only {used} of {needed} needed updates could be used")
+    short = f"quorum not met at the deadline: {used} of {needed} needed updates"
+    action = Action.EXTEND if facts.extensions_left and facts.missing else Action.ABORT
     return Outlook(action, short, facts.deadline, facts.missing)
+
+
+def _reviewed(facts: Facts, ahead: Outlook) -> Outlook:
+    """The same, but not before a person had the time to decide about those in quarantine."""
+    if ahead.action is Action.EXTEND:
+        return ahead
+    at = ahead.at
+    if facts.quarantined:
+        at = max(at or 0, facts.reviewed_at)
+    return replace(ahead, at=at, reason=ahead.reason + _without(facts))
+
+
+def _without(facts: Facts) -> str:
+    if not facts.quarantined:
+        return ""
+    return f"; nobody admitted {', '.join(sorted(facts.quarantined))} from quarantine"

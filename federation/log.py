@@ -25,6 +25,8 @@ Kind = Literal[
     "plan",  # several rounds to be opened one after the other, begun or ended
     "receipt",  # an accepted update
     "refusal",  # an update that is not accepted, with its receipt
+    "finding",  # an accepted update that looks unlike the others'
+    "review",  # a person's decision about an accepted update
     "exclusion",  # an accepted update that is not aggregated
     "close",
     "aggregation",

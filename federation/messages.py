@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from federation.adapter import AdapterSchema, Factors
 from federation.canonical import Message, Sha256
+from federation.findings import ChangeFigures
 from federation.recipe import TrainingRecipe
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -64,6 +65,12 @@ _LONGEST_MINUTES = 525_600
 
 Minutes = Annotated[int, Field(ge=1, le=_LONGEST_MINUTES)]
 """A span of time in a round, up to a year."""
+
+ReviewMinutes = Annotated[int, Field(ge=0, le=_LONGEST_MINUTES)]
+"""A span of time that may be none at all."""
+
+Anomalies = Literal["quarantine", "note"]
+"""An update unlike the others' is left out unless a person admits it; or used, and noted."""
 
 Extensions = Annotated[int, Field(ge=0, le=1000)]
 """How many times a round's deadline moves."""
@@ -145,6 +152,12 @@ class RoundDescriptor(Message):
     extension_minutes: Minutes = Field(60, description="what an automatic extension adds")
     extensions: Extensions = Field(
         0, description="how often the deadline moves by itself when quorum is not met then"
+    )
+    anomalies: Anomalies = Field(
+        "note", description="what becomes of an update that looks unlike the others'"
+    )
+    review_minutes: ReviewMinutes = Field(
+        0, description="how long a person has to admit such an update before it is left out"
     )
 
     @property
@@ -299,7 +312,10 @@ class Receipt(Message):
 
 
 class Contribution(Message):
-    """One hospital's part in a round; the explanation is for people."""
+    """One hospital's part in a round; the explanation is for people.
+
+    ``change`` is what it changed beside the others, ``validated_loss`` as in ``UpdateFinding``.
+    """
 
     hospital: Name
     upload_id: Hex16
@@ -310,14 +326,18 @@ class Contribution(Message):
     n_examples: PositiveCount
     metrics: dict[Metric, MetricValue]
     engine: EngineInfo
+    change: ChangeFigures | None = None
+    validated_loss: float | None = None
 
 
 class Rejection(Message):
-    """An update that was not aggregated, and why."""
+    """An update that was not aggregated, and why; the figures as in ``Contribution``."""
 
     hospital: Name
     upload_id: Hex16
     reason: str = Field(max_length=1000)
+    change: ChangeFigures | None = None
+    validated_loss: float | None = None
 
 
 class RoundRecord(Message):
@@ -337,6 +357,12 @@ class RoundRecord(Message):
         default_factory=dict,
         description="module -> part of the squared norm of the aggregate's Delta W, 0 to 1, "
         "that the cut to the schema's rank lost",
+    )
+    losses: Literal["reported", "validated"] = Field(
+        "reported", description="whose losses were weighed by: the hospitals' or the coordinator's"
+    )
+    validation: str = Field(
+        "", max_length=1000, description="what the coordinator validated on, or why it could not"
     )
     rejections: tuple[Rejection, ...]
     absent: tuple[Name, ...]
@@ -362,11 +388,15 @@ class EvaluationReport(Message):
 
 
 class CurrentRound(Message):
-    """The newest round's number and state; 0 when none was ever opened."""
+    """The newest round's number and state; 0 when none was ever opened.
+
+    ``quarantine`` says why the caller's own update waits to be admitted by a person.
+    """
 
     round: int = Field(ge=0, le=1_000_000)
     state: Literal["none", "open", "closed", "aggregated", "published", "aborted"]
     delivered: bool
+    quarantine: str = Field("", max_length=1000)
 
 
 class Problem(Message):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Response
 
 from coordinator.api.calls import JSON, JSON_LIMIT, Call, answer, parse, signed
 from coordinator.errors import NoSuchRound
+from coordinator.review import quarantine_of
 from coordinator.rounds import State
 from coordinator.store.rounds import RoundRow
 from coordinator.uploads import open_round
@@ -29,11 +30,16 @@ def get_current(call: Signed) -> Response:
     row = store.rounds.newest()
     if row is None:
         return answer(CurrentRound(round=0, state="none", delivered=False))
-    delivered = any(
-        upload.hospital == call.member.hospital and upload.state == "accepted"
-        for upload in store.uploads.of_round(row.number)
+    own = [u for u in store.uploads.of_round(row.number) if u.hospital == call.member.hospital]
+    # An update that was left out is delivered too: it must not be sent again.
+    delivered = any(upload.state in ("accepted", "excluded") for upload in own)
+    current = CurrentRound(
+        round=row.number,
+        state=row.state.value,
+        delivered=delivered,
+        quarantine=quarantine_of(call.coordinator, row, own),
     )
-    return answer(CurrentRound(round=row.number, state=row.state.value, delivered=delivered))
+    return answer(current)
 
 
 @router.get("/rounds/{number}")

@@ -25,6 +25,7 @@ COMMANDS = {
     "revoke": "Sign a hospital out of the roster, effective at once.",
     "keys": "Replace the coordinator's keys.",
     "round": "Open, extend or close a round; plan several.",
+    "review": "Look at unusual updates; admit or exclude them.",
     "aggregators": "List the ways to combine updates.",
     "status": "Show the round, the hospitals and the best adapter.",
     "backup": "Copy this coordinator while it serves.",

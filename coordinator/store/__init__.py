@@ -15,6 +15,7 @@ from coordinator.store.log import Log
 from coordinator.store.members import Members
 from coordinator.store.plans import Plans
 from coordinator.store.reports import Reports
+from coordinator.store.reviews import Reviews
 from coordinator.store.rotations import Rotations
 from coordinator.store.rounds import Rounds
 from coordinator.store.uploads import Uploads
@@ -32,6 +33,7 @@ class Store:
     log: Log
     plans: Plans
     rotations: Rotations
+    reviews: Reviews
 
     @classmethod
     def over(cls, database: Database, clock: Clock = system_clock) -> Store:
@@ -46,4 +48,5 @@ class Store:
             log,
             Plans(database, log),
             Rotations(database, log),
+            Reviews(database, log),
         )

@@ -27,6 +27,8 @@ class RoundRow:
 
     ``turn`` counts the rounds that an adapter has been through, this one included: 1 for a
     fresh one. ``wrapped_seed`` is None once the round is over. ``contributions`` is JSON.
+    ``examined_sha256`` is of the updates that were examined last, ``validation`` what was said of
+    the validation set then, ``looks`` how often findings or decisions about updates changed.
     """
 
     number: int
@@ -42,6 +44,9 @@ class RoundRow:
     closed_at: int | None = None
     record: SignedDocument | None = None
     extension: SignedDocument | None = None
+    examined_sha256: str | None = None
+    validation: str | None = None
+    looks: int = 0
 
     @property
     def descriptor(self) -> RoundDescriptor:
@@ -208,18 +213,22 @@ class Rounds:
         included: frozenset[str],
         excluded: Mapping[str, str],
         inputs_sha256: str,
+        looks: int,
         reason: str,
         now: int,
     ) -> bool:
         """OPEN -> CLOSED with exactly the ``included`` uploads; ``excluded`` maps id -> reason.
 
-        False when the round is not open, or when other updates have been accepted meanwhile.
+        False when the round is not open, or when other updates have been accepted or other
+        findings or decisions noted meanwhile.
         """
         accepted = select(uploads.c.upload_id).where(
             uploads.c.round == number, uploads.c.state == "accepted"
         )
-        move = _moved(number, State.OPEN, State.CLOSED).values(
-            inputs_sha256=inputs_sha256, reason=reason, closed_at=now
+        move = (
+            _moved(number, State.OPEN, State.CLOSED)
+            .where(rounds.c.looks == looks)
+            .values(inputs_sha256=inputs_sha256, reason=reason, closed_at=now)
         )
         with self._database.write() as connection:
             if frozenset(connection.scalars(accepted)) != included | excluded.keys():
@@ -307,18 +316,32 @@ class Rounds:
         return changed.rowcount == 1
 
     def aborted(
-        self, number: int, before: State, *, reason: str, record: SignedDocument, now: int
+        self,
+        number: int,
+        before: State,
+        *,
+        excluded: Mapping[str, str],
+        looks: int,
+        reason: str,
+        record: SignedDocument,
+        now: int,
     ) -> bool:
-        """``before`` -> ABORTED; destroys the round's secret."""
-        move = _moved(number, before, State.ABORTED).values(
-            record=record.to_json().decode(),
-            reason=reason,
-            wrapped_seed=None,
-            closed_at=func.coalesce(rounds.c.closed_at, now),
+        """``before`` -> ABORTED; destroys the round's secret. ``excluded`` as for ``close``."""
+        move = (
+            _moved(number, before, State.ABORTED)
+            .where(rounds.c.looks == looks)
+            .values(
+                record=record.to_json().decode(),
+                reason=reason,
+                wrapped_seed=None,
+                closed_at=func.coalesce(rounds.c.closed_at, now),
+            )
         )
         with self._database.write() as connection:
             changed = connection.execute(move)
             if changed.rowcount == 1:
+                for upload_id, why in excluded.items():
+                    self._exclude(connection, upload_id, why)
                 self._log.append(
                     connection,
                     kind="abort",

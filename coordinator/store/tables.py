@@ -82,6 +82,9 @@ rounds = Table(
     Column("closed_at", Integer),
     Column("record", Text),
     Column("extension", Text),
+    Column("examined_sha256", String(64)),
+    Column("validation", Text),
+    Column("looks", Integer, nullable=False, server_default="0"),
 )
 
 plans = Table(
@@ -117,6 +120,24 @@ Index(
     unique=True,
     sqlite_where=uploads.c.state == "accepted",
     postgresql_where=uploads.c.state == "accepted",
+)
+
+findings = Table(
+    "findings",
+    metadata,
+    Column("upload_id", String(32), ForeignKey("uploads.upload_id"), primary_key=True),
+    Column("finding", Text, nullable=False),
+    Column("found_at", Integer, nullable=False),
+    Column("decision", String(10)),
+    Column("decision_reason", Text),
+)
+
+validations = Table(
+    "validations",
+    metadata,
+    Column("upload_id", String(32), ForeignKey("uploads.upload_id"), primary_key=True),
+    Column("set_sha256", String(64), primary_key=True),
+    Column("loss", Float, nullable=False),
 )
 
 log = Table(

@@ -186,15 +186,21 @@ class Hospital:
 
 
 def trained(descriptor: RoundDescriptor, hospital: str) -> list[tuple[str, np.ndarray]]:
-    """What this hospital would send: the initial factors moved by its own noise."""
+    """What this hospital would send: the initial factors, moved as all move them and by noise."""
     stream = np.random.default_rng(list(hospital.encode()))
+    common = np.random.default_rng(descriptor.recipe.seed)
     schema = descriptor.adapter_schema
     live = schema.shapes(descriptor.factors)
     return [
-        (name, tensor + stream.normal(0, 0.05, tensor.shape).astype(np.float32))
+        (name, tensor + _moved(tensor.shape, common) + 0.5 * _moved(tensor.shape, stream))
         for name, tensor in initial_adapter(schema, descriptor.recipe.seed)
         if name in live
     ]
+
+
+def _moved(shape: tuple[int, ...], stream: np.random.Generator) -> np.ndarray:
+    moved: np.ndarray = stream.normal(0, 0.05, shape).astype(np.float32)
+    return moved
 
 
 def problem(response: httpx2.Response) -> tuple[int, str, str]:

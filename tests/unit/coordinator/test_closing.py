@@ -8,6 +8,7 @@ import pytest
 
 from coordinator import aggregation, closing
 from coordinator.enrolment import revoke
+from coordinator.inputs import round_inputs
 from coordinator.rounds import Request, State
 from coordinator.store.rounds import RoundRow, Rounds
 from coordinator.wrapping import Wrapping, WrappingKey
@@ -191,7 +192,7 @@ def adapter_of(world: World) -> str:
     row = world.coordinator.store.rounds.get(1)
     assert row is not None
     uploads = world.coordinator.store.uploads.of_round(1)
-    inputs = closing._inputs(world.coordinator, row, row.descriptor, uploads)
+    inputs = round_inputs(world.coordinator, row, uploads, {})
     aggregator = aggregation.get("fedavg")
     weights = {name: share.weight for name, share in aggregator.shares(inputs).items()}
     shapes = row.descriptor.adapter_schema.shapes()
@@ -214,14 +215,25 @@ def test_running_twice_at_once_publishes_once(
     assert [name for name, _ in world.events].count("round_published") == 0
 
 
+def close(world: World, included: frozenset[str], inputs: str, looks: int = 0) -> bool:
+    return world.coordinator.store.rounds.close(
+        1, included=included, excluded={}, inputs_sha256=inputs, looks=looks, reason="", now=1
+    )
+
+
 def test_a_round_does_not_close_over_an_update_that_came_meanwhile(world: World) -> None:
     h01, h02, _ = three(world)
     deliver(h01, h02)
-    rounds = world.coordinator.store.rounds
     first, second = (u.upload_id for u in world.coordinator.store.uploads.of_round(1))
     for included, closed in ({first}, False), ({first, second}, True), ({first, second}, False):
         assert closed == rounds.close(
-            1, included=frozenset(included), excluded={}, inputs_sha256="0" * 64, reason="", now=1
+            1,
+            included=frozenset(included),
+            excluded={},
+            inputs_sha256="0" * 64,
+            looks=0,
+            reason="",
+            now=1,
         )
 
 
@@ -229,7 +241,9 @@ def test_an_aggregate_of_other_inputs_is_not_taken(world: World) -> None:
     deliver(*three(world))
     uploads = frozenset(u.upload_id for u in world.coordinator.store.uploads.of_round(1))
     rounds = world.coordinator.store.rounds
-    rounds.close(1, included=uploads, excluded={}, inputs_sha256="1" * 64, reason="", now=1)
+    rounds.close(
+        1, included=uploads, excluded={}, inputs_sha256="1" * 64, looks=0, reason="", now=1
+    )
     for inputs, taken in ("2" * 64, False), ("1" * 64, True), ("1" * 64, False):
         assert taken == rounds.aggregated(
             1, inputs_sha256=inputs, adapter_sha256="3" * 64, contributions="[]"

@@ -16,7 +16,12 @@ def test_two_hospitals_complete_a_round(world: World) -> None:
     h01, h02 = world.member("h01"), world.member("h02")
     assert h01.current().round == 0
     opened = world.open()
-    assert h01.current().model_dump() == {"round": 1, "state": "open", "delivered": False}
+    assert h01.current().model_dump() == {
+        "round": 1,
+        "state": "open",
+        "delivered": False,
+        "quarantine": "",
+    }
 
     receipts = [
         h01.upload(h01.seal(1, header={"n_examples": 30}), part_size=500),

@@ -226,24 +226,14 @@ def test_a_round_does_not_close_over_an_update_that_came_meanwhile(world: World)
     deliver(h01, h02)
     first, second = (u.upload_id for u in world.coordinator.store.uploads.of_round(1))
     for included, closed in ({first}, False), ({first, second}, True), ({first, second}, False):
-        assert closed == rounds.close(
-            1,
-            included=frozenset(included),
-            excluded={},
-            inputs_sha256="0" * 64,
-            looks=0,
-            reason="",
-            now=1,
-        )
+        assert closed == close(world, frozenset(included), "0" * 64)
 
 
 def test_an_aggregate_of_other_inputs_is_not_taken(world: World) -> None:
     deliver(*three(world))
     uploads = frozenset(u.upload_id for u in world.coordinator.store.uploads.of_round(1))
     rounds = world.coordinator.store.rounds
-    rounds.close(
-        1, included=uploads, excluded={}, inputs_sha256="1" * 64, looks=0, reason="", now=1
-    )
+    close(world, uploads, "1" * 64)
     for inputs, taken in ("2" * 64, False), ("1" * 64, True), ("1" * 64, False):
         assert taken == rounds.aggregated(
             1, inputs_sha256=inputs, adapter_sha256="3" * 64, contributions="[]"

@@ -41,25 +41,29 @@ class Message:
 
 @dataclass
 class Trouble:
-    """How often what happens, of all requests; ``cuts`` is how many connections it may break."""
+    """How often what happens to a request; ``cuts`` is how many connections it may break.
+
+    ``of_transfers`` and ``of_others`` are the shares of broken requests.
+    """
 
     seed: int
     cuts: int
-    cut: float = 0.4
+    of_transfers: float = 0.5
+    of_others: float = 0.1
     delay: float = 0.1
     repeat: float = 0.1
-    reorder: float = 0.08
     _stream: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
         self._stream = random.Random(self.seed)
 
-    def choose(self) -> str:
+    def choose(self, method: str, path: str) -> str:
         """What happens to the next request."""
         kinds = {"delay": self.delay, "repeat": self.repeat}
         if self.cuts > 0:
-            half = self.cut / 2
-            kinds |= {"lose request": half, "lose answer": half, "reorder": self.reorder}
+            transfer = method == "PATCH" or path.startswith("/v1/adapters/")
+            each = (self.of_transfers if transfer else self.of_others) / 5
+            kinds |= {"lose request": 2 * each, "lose answer": 2 * each, "reorder": each}
         kinds["pass"] = 1 - sum(kinds.values())
         return self._stream.choices(list(kinds), list(kinds.values()))[0]
 
@@ -125,8 +129,8 @@ class Proxy:
 
     async def _handle(self, request: Message, writer: asyncio.StreamWriter) -> bool:
         """Act on one request; False when the client's connection is to be broken."""
-        what = self.trouble.choose()
         method, path = request.words[:2]
+        what = self.trouble.choose(method, path)
         if method == "PATCH":
             self.parts[path.split("/")[3]] += 1
         if what in ("lose request", "lose answer", "reorder"):

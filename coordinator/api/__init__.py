@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 
-from coordinator.api import adapters, enrolments, health, keys, log, problems, rounds, uploads
+from coordinator.api import (
+    adapters,
+    documenting,
+    enrolments,
+    health,
+    keys,
+    log,
+    problems,
+    rounds,
+    uploads,
+)
 from coordinator.api.observing import Observed
 from coordinator.context import Coordinator
 from coordinator.limits import Limits
@@ -22,20 +34,31 @@ def create_app(coordinator: Coordinator, lifespan: Lifespan | None = None) -> Fa
     """The application for one coordinator; its ``state`` holds that and what belongs to the app."""
     metrics = Metrics(coordinator)
     coordinator = replace(coordinator, emit=metrics.counting(coordinator.emit))
-    app = FastAPI(
-        title="FedMed coordinator",
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        lifespan=lifespan,
-    )
+    app = _routed(lifespan)
     app.state.coordinator = coordinator
     app.state.limits = Limits(coordinator.limits)
     app.state.metrics = metrics
     app.state.background = None
     app.add_middleware(Observed, emit=coordinator.emit, metrics=metrics)
     problems.install(app)
+    return app
+
+
+def _routed(lifespan: Lifespan | None = None) -> FastAPI:
+    app = FastAPI(
+        title="FedMed coordinator",
+        version=version("fedmed"),
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
     for module in (enrolments, keys, rounds, uploads, adapters, log, health):
         app.include_router(module.router)
     return app
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI document of every coordinator of this version."""
+    return documenting.complete(_routed())

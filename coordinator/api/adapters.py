@@ -7,15 +7,21 @@ import re
 from fastapi import APIRouter, Response
 from starlette.responses import FileResponse
 
+from coordinator.api.documenting import SIGNED, octets, refused
 from coordinator.api.rounds import Digest, Signed
 from coordinator.errors import BadRange, NoSuchRound
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", responses=SIGNED)
 
 _RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})")
 
 
-@router.get("/adapters/{sha256}")
+@router.get(
+    "/adapters/{sha256}",
+    response_class=Response,
+    responses=octets("A safetensors file, or the part that Range asks for", 200, 206)
+    | refused(404, 416),
+)
 def get_adapter(sha256: Digest, call: Signed) -> Response:
     """A global adapter by digest, whole or from one byte to another."""
     path = call.coordinator.blobs.adapter(sha256)

@@ -6,7 +6,9 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from coordinator.api.calls import JSON, answer, parse, peer, read_body, read_head
+from coordinator.api.documenting import UNSIGNED, answered, takes
 from coordinator.enrolment import enrol
+from federation.messages import EnrolmentAnswer
 from federation.signing import SignedDocument
 
 router = APIRouter()
@@ -15,7 +17,11 @@ _LIMIT = 16 << 10
 """Bytes of an enrolment's body, which is read before anybody is known; a real one has 10 KiB."""
 
 
-@router.post("/v1/enrolments")
+@router.post(
+    "/v1/enrolments",
+    responses=answered(EnrolmentAnswer, "The keys' fingerprint") | UNSIGNED,
+    openapi_extra=takes(SignedDocument),
+)
 async def post_enrolment(request: Request) -> Response:
     """Record a hospital's public keys under its token."""
     request.app.state.limits.charge_address(peer(request))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fastapi import APIRouter, Request, Response
 
 from coordinator.api.calls import peer
+from coordinator.api.documenting import refused, text
 from coordinator.context import Coordinator
 from coordinator.errors import NotReady
 from federation.errors import StorageError
@@ -15,13 +16,15 @@ from federation.errors import StorageError
 router = APIRouter()
 
 
-@router.get("/healthz")
+@router.get("/healthz", response_class=Response, responses=text("It is alive"))
 async def get_health() -> Response:
     """The process answers."""
     return Response("ok\n", media_type="text/plain")
 
 
-@router.get("/readyz")
+@router.get(
+    "/readyz", response_class=Response, responses=text("It can do its work") | refused(429, 503)
+)
 def get_readiness(request: Request) -> Response:
     """Database and disk take writes and rounds move on; else 503 says all that does not."""
     # It writes to the disk, for anybody who asks.

@@ -6,13 +6,19 @@ from fastapi import APIRouter, Response
 
 from coordinator import rotation
 from coordinator.api.calls import answer, parse
+from coordinator.api.documenting import SIGNED, answered, takes
 from coordinator.api.rounds import SignedJson
+from federation.messages import EnrolmentAnswer
 from federation.rotation import RotationRequest
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", responses=SIGNED)
 
 
-@router.post("/keys")
+@router.post(
+    "/keys",
+    responses=answered(EnrolmentAnswer, "The new keys' fingerprint"),
+    openapi_extra=takes(RotationRequest),
+)
 def post_keys(call: SignedJson) -> Response:
     """Note the keys that a member wants in place of its present ones."""
     request = parse(RotationRequest, call.body)

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Response
 
 from coordinator.api.calls import JSON, JSON_LIMIT, Call, answer, parse, signed
+from coordinator.api.documenting import SIGNED, answered, empty, refused, takes
 from coordinator.errors import NoSuchRound
 from coordinator.review import quarantine_of
 from coordinator.rounds import State
@@ -14,8 +15,9 @@ from coordinator.store.rounds import RoundRow
 from coordinator.uploads import open_round
 from federation.errors import RoundError
 from federation.messages import CurrentRound, EvaluationReport, ProgressReport
+from federation.signing import SignedDocument
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", responses=SIGNED)
 
 Number = Annotated[int, Path(ge=1, le=1_000_000)]
 Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
@@ -23,7 +25,7 @@ Signed = Annotated[Call, Depends(signed())]
 SignedJson = Annotated[Call, Depends(signed(JSON_LIMIT, JSON))]
 
 
-@router.get("/rounds/current")
+@router.get("/rounds/current", responses=answered(CurrentRound, "Number and state"))
 def get_current(call: Signed) -> Response:
     """The newest round, and whether the caller has delivered."""
     store = call.coordinator.store
@@ -42,7 +44,12 @@ def get_current(call: Signed) -> Response:
     return answer(current)
 
 
-@router.get("/rounds/{number}")
+@router.get(
+    "/rounds/{number}",
+    responses=answered(SignedDocument, "A signed RoundDescriptor")
+    | empty(304, "If-None-Match names it")
+    | refused(404),
+)
 def get_round(number: Number, call: Signed) -> Response:
     """The signed descriptor; its digest is the ETag."""
     document = _existing(call, number).document
@@ -54,7 +61,10 @@ def get_round(number: Number, call: Signed) -> Response:
     return response
 
 
-@router.get("/rounds/{number}/extension")
+@router.get(
+    "/rounds/{number}/extension",
+    responses=answered(SignedDocument, "A signed RoundExtension") | refused(404),
+)
 def get_extension(number: Number, call: Signed) -> Response:
     """The newest signed extension of a round, whose deadline holds instead of the descriptor's."""
     row = _existing(call, number)
@@ -63,7 +73,10 @@ def get_extension(number: Number, call: Signed) -> Response:
     return answer(row.extension)
 
 
-@router.get("/rounds/{number}/record")
+@router.get(
+    "/rounds/{number}/record",
+    responses=answered(SignedDocument, "A signed RoundRecord") | refused(404),
+)
 def get_record(number: Number, call: Signed) -> Response:
     """The signed record of a round that is over."""
     row = _existing(call, number)
@@ -72,7 +85,9 @@ def get_record(number: Number, call: Signed) -> Response:
     return answer(row.record)
 
 
-@router.get("/rosters/{sha256}")
+@router.get(
+    "/rosters/{sha256}", responses=answered(SignedDocument, "A signed Roster") | refused(404)
+)
 def get_roster(sha256: Digest, call: Signed) -> Response:
     """A signed roster by the digest that a descriptor names."""
     document = call.coordinator.store.members.roster_by_digest(sha256)
@@ -81,7 +96,12 @@ def get_roster(sha256: Digest, call: Signed) -> Response:
     return answer(document)
 
 
-@router.post("/rounds/{number}/progress")
+@router.post(
+    "/rounds/{number}/progress",
+    status_code=204,
+    responses=refused(404, 410),
+    openapi_extra=takes(ProgressReport),
+)
 def post_progress(number: Number, call: SignedJson) -> Response:
     """Note a heartbeat of an open round."""
     report = parse(ProgressReport, call.body)
@@ -91,7 +111,12 @@ def post_progress(number: Number, call: SignedJson) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/rounds/{number}/evaluations")
+@router.post(
+    "/rounds/{number}/evaluations",
+    status_code=204,
+    responses=refused(404, 409),
+    openapi_extra=takes(EvaluationReport),
+)
 def post_evaluation(number: Number, call: SignedJson) -> Response:
     """Note the held-out loss of the adapter that a round published."""
     report = parse(EvaluationReport, call.body)

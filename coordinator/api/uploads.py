@@ -8,17 +8,23 @@ from fastapi import APIRouter, Depends, Header, Path, Response
 
 from coordinator import uploads
 from coordinator.api.calls import OCTETS, PART_LIMIT, Call, answer, parse, signed
+from coordinator.api.documenting import SIGNED, answered, refused, takes, takes_octets
 from coordinator.api.rounds import Number, Signed, SignedJson
-from federation.messages import LARGEST_UPLOAD, UploadRequest
+from federation.messages import LARGEST_UPLOAD, UploadRequest, UploadStatus
+from federation.signing import SignedDocument
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", responses=SIGNED)
 
 UploadId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, le=LARGEST_UPLOAD)]
 SignedPart = Annotated[Call, Depends(signed(PART_LIMIT, OCTETS))]
 
 
-@router.post("/rounds/{number}/uploads")
+@router.post(
+    "/rounds/{number}/uploads",
+    responses=answered(UploadStatus, "Where the upload stands", 200, 201) | refused(404, 409, 410),
+    openapi_extra=takes(UploadRequest),
+)
 def post_upload(number: Number, call: SignedJson) -> Response:
     """Announce a sealed update; 201, or 200 when it is known."""
     request = parse(UploadRequest, call.body)
@@ -26,7 +32,7 @@ def post_upload(number: Number, call: SignedJson) -> Response:
     return answer(status, status=201 if created else 200)
 
 
-@router.head("/uploads/{upload_id}")
+@router.head("/uploads/{upload_id}", response_class=Response, responses=refused(404))
 def head_upload(upload_id: UploadId, call: Signed) -> Response:
     """How many bytes of the body are durable."""
     status = uploads.status(call.coordinator, call.member, upload_id)
@@ -38,14 +44,22 @@ def head_upload(upload_id: UploadId, call: Signed) -> Response:
     return Response(headers=headers)
 
 
-@router.patch("/uploads/{upload_id}")
+@router.patch(
+    "/uploads/{upload_id}",
+    status_code=204,
+    responses=refused(404, 409, 410),
+    openapi_extra=takes_octets(),
+)
 def patch_upload(upload_id: UploadId, offset: Offset, call: SignedPart) -> Response:
     """Append one part; answered when it is durable."""
     status = uploads.append(call.coordinator, call.member, upload_id, offset, call.body)
     return Response(status_code=204, headers={"Upload-Offset": str(status.offset)})
 
 
-@router.post("/uploads/{upload_id}/commit")
+@router.post(
+    "/uploads/{upload_id}/commit",
+    responses=answered(SignedDocument, "A signed Receipt") | refused(404, 409, 410),
+)
 def post_commit(upload_id: UploadId, call: Signed) -> Response:
     """Verify the whole update; the signed receipt says accepted, or refused and why."""
     return answer(uploads.commit(call.coordinator, call.member, upload_id))

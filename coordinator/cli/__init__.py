@@ -32,6 +32,7 @@ COMMANDS = {
     "restore": "Make a coordinator from a backup.",
     "migrate": "Bring the database to this version's schema.",
     "audit": "Export or verify the audit log.",
+    "openapi": "Print the OpenAPI document of the HTTP interface.",
     "paths": "Print where everything lies on disk.",
 }
 

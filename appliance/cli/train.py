@@ -110,7 +110,10 @@ def _wishes(shape: dict[str, Any], recipe: dict[str, Any], bits: Bits | None) ->
             hint="A hospital may ask for --batch-size, --use-4bit, --use-8bit, and where the round "
             "allows it --epochs, --lr and --lora-rank.",
         )
-    choices = MachineChoices(bits, given.pop("batch_size", None))
+    rows = given.pop("batch_size", None)
+    if rows is not None and rows < 1:
+        raise InputError(f"--batch-size {rows}: at least one example goes through the model.")
+    choices = MachineChoices(bits, rows)
     return Wishes(choices, **given)
 
 

@@ -82,6 +82,13 @@ def test_what_no_round_leaves_to_a_hospital_is_refused_at_once(
     assert "--batch-size" in done.exception.hint
 
 
+def test_a_batch_of_no_example_is_refused(tmp_path: Path) -> None:
+    arguments = ["--round", "1", "--batch-size", "0"]
+    done = CliRunner().invoke(command, arguments, obj=Context.open(tmp_path))
+    assert isinstance(done.exception, InputError)
+    assert "--batch-size 0" in str(done.exception)
+
+
 def test_the_help_names_every_override() -> None:
     shown = CliRunner().invoke(command, ["--help"]).output
     for option in ("--use-8bit", "--use-4bit", "--batch-size", "--lora-rank", "--epochs", "--lr"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,10 +40,14 @@ Observer = Callable[[httpx2.Request, httpx2.Response], None]
 
 
 class InProcess(httpx2.BaseTransport):
-    """Carries requests to ``app``; sync handlers run in threads, as in the real server."""
+    """Carries requests to ``app``; sync handlers run in threads, as in the real server.
 
-    def __init__(self, app: FastAPI) -> None:
+    Errors that the application answers with 500 come out too where ``raise_errors``.
+    """
+
+    def __init__(self, app: FastAPI, *, raise_errors: bool = True) -> None:
         self.app = app
+        self._raise_errors = raise_errors
         self._runner = asyncio.Runner()
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -79,12 +84,18 @@ class InProcess(httpx2.BaseTransport):
         async def send(message: Any) -> None:  # noqa: ANN401  starlette's own
             messages.append(message)
 
-        await self.app(scope, receive, send)
+        try:
+            await self.app(scope, receive, send)
+        except Exception:
+            if self._raise_errors or not messages:
+                raise
         start = messages[0]
         content = b"".join(message.get("body", b"") for message in messages[1:])
-        return httpx2.Response(
+        response = httpx2.Response(
             start["status"], headers=start["headers"], content=content, request=request
         )
+        response.elapsed = timedelta(0)
+        return response
 
 
 @dataclass

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coordinator.context import Coordinator
 from coordinator.facts import facts_of, last_heard
 from coordinator.forecast import SILENT_AFTER_SECONDS, Ahead, after_the_round, forecast, span
 from coordinator.planning import current
+from coordinator.review import Reviewed, listing
 from coordinator.rounds import FINAL, State
 from coordinator.store.reports import Evaluation, Heartbeat
 from coordinator.store.rounds import RoundRow
-from federation.messages import Roster
+from federation.messages import Contribution, Roster, RoundRecord
 
 
 @dataclass(frozen=True)
 class HospitalStatus:
-    """One hospital's part in the newest round; ``seconds_ago`` is when it last showed life."""
+    """One hospital's part in the newest round; ``seconds_ago`` is when it last showed life.
+
+    ``odd`` is what is unusual about its update, ``weight`` what it counted for in a round that was
+    aggregated, and ``why`` the record's words about that, or about its being left out.
+    """
 
     hospital: str
     state: str
@@ -26,6 +31,9 @@ class HospitalStatus:
     step: int | None = None
     of: int | None = None
     seconds_ago: int | None = None
+    odd: str = ""
+    weight: float | None = None
+    why: str = ""
 
     @property
     def ago(self) -> str:
@@ -34,6 +42,8 @@ class HospitalStatus:
 
     def text(self) -> str:
         """One phrase for people."""
+        if said := self.why or self.odd:
+            return f"{self.state}: {said}"
         if self.state not in ("working", "silent", "refused") or self.seconds_ago is None:
             return self.state
         if self.phase is None:
@@ -78,14 +88,14 @@ def federation_status(coordinator: Coordinator) -> Status:
     """Read the status now."""
     newest = coordinator.store.rounds.newest()
     if newest is None:
-        return Status(coordinator.federation, _hospitals(coordinator, 0))
+        return Status(coordinator.federation, _hospitals(coordinator, None))
     published = coordinator.store.rounds.last_published()
     losses = mean_losses(coordinator.store.reports.evaluations())
     best = best_round(losses)
     descriptor = newest.descriptor
     return Status(
         federation=coordinator.federation,
-        hospitals=_hospitals(coordinator, newest.number),
+        hospitals=_hospitals(coordinator, newest),
         round=newest.number,
         state=newest.state.value,
         reason=newest.reason,
@@ -137,8 +147,24 @@ def best_round(losses: Sequence[RoundLoss]) -> RoundLoss | None:
     return min(widely_known, key=lambda loss: loss.loss, default=None)
 
 
-def _hospitals(coordinator: Coordinator, number: int) -> tuple[HospitalStatus, ...]:
+def _with_part(
+    row: HospitalStatus, reviewed: Reviewed | None, counted: Contribution | None
+) -> HospitalStatus:
+    """The same, with what was found about the hospital's update and what it counted for."""
+    if counted is not None:
+        return replace(row, weight=counted.weight, why=counted.explanation)
+    if reviewed is None:
+        return row
+    if reviewed.state == "excluded":
+        return replace(row, state="left out", why=reviewed.decision_reason or "")
+    odd = "; ".join(reviewed.finding.reasons) if reviewed.finding else ""
+    state = "quarantined" if reviewed.state == "quarantined" else row.state
+    return replace(row, state=state, odd=odd)
+
+
+def _hospitals(coordinator: Coordinator, newest: RoundRow | None) -> tuple[HospitalStatus, ...]:
     roster = coordinator.roster()
+    number = newest.number if newest else 0
     uploads = coordinator.store.uploads.of_round(number)
     delivered = {u.hospital for u in uploads if u.state == "accepted"}
     refused = {u.hospital for u in uploads if u.state == "refused"}
@@ -149,7 +175,20 @@ def _hospitals(coordinator: Coordinator, number: int) -> tuple[HospitalStatus, .
         _member(m.hospital, delivered, refused, beats.get(m.hospital), heard.get(m.hospital), now)
         for m in roster.members
     ]
+    if newest is not None:
+        reviewed = {one.hospital: one for one in listing(coordinator, number)}
+        counted = _counted(newest)
+        rows = [
+            _with_part(row, reviewed.get(row.hospital), counted.get(row.hospital)) for row in rows
+        ]
     return (*rows, *_waiting(coordinator, roster))
+
+
+def _counted(row: RoundRow) -> dict[str, Contribution]:
+    if row.state is not State.PUBLISHED or row.record is None:
+        return {}
+    record = RoundRecord.model_validate_json(row.record.body)
+    return {c.hospital: c for c in record.contributions}
 
 
 def _member(

@@ -95,8 +95,8 @@ def table(status: Status) -> Table:
     for column in ("hospital", "state", "doing", "heard of"):
         shown.add_column(column)
     for h in status.hospitals:
-        doing = h.phase or ""
-        if h.phase and h.of:
+        doing = h.why or h.odd or h.phase or ""
+        if doing == h.phase and h.of:
             doing = f"{h.phase} {h.step} of {h.of}"
         ago = "" if h.seconds_ago is None else f"{h.ago} ago"
         shown.add_row(*(Text(part) for part in (h.hospital, h.state, doing, ago)))

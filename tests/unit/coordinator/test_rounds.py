@@ -105,29 +105,84 @@ def test_later_states(state: State, delivered: int, request_: Request, action: A
     assert decide(facts(state, delivered), DEADLINE, request_).action is action
 
 
+def in_quarantine(delivered: int, since: int, quorum: int = 2) -> Facts:
+    """The last of those who delivered is in quarantine since then; 100 s for a review."""
+    made = facts(delivered=delivered, quorum=quorum)
+    return replace(made, quarantined={NAMES[delivered - 1]: since}, review=100)
+
+
+def test_updates_are_examined_once_there_are_enough_and_before_anything_else() -> None:
+    assert decide(replace(facts(delivered=1), examined=False), 0).action is Action.WAIT
+    for request in Request.NONE, Request.CLOSE:
+        new = replace(facts(delivered=2), examined=False)
+        assert decide(new, DEADLINE, request).action is Action.EXAMINE
+    assert decide(new, DEADLINE, Request.ABORT).action is Action.ABORT
+
+
+def test_a_whole_roster_waits_for_a_review_no_longer_than_was_said() -> None:
+    waiting = in_quarantine(3, since=50)
+    assert decide(waiting, 149).action is Action.WAIT
+    decision = decide(waiting, 150)
+    assert decision.action is Action.CLOSE
+    assert decision.reason == (
+        "the whole roster has delivered; nobody admitted h03 from quarantine"
+    )
+    assert decide(waiting, 51, Request.CLOSE).action is Action.CLOSE
+    assert decide(replace(waiting, quarantined={}), 51).action is Action.CLOSE
+
+
+def test_what_is_in_quarantine_or_left_out_does_not_count_for_quorum() -> None:
+    assert decide(in_quarantine(2, since=50), 9_999).action is Action.WAIT
+    assert decide(in_quarantine(2, since=50), DEADLINE).action is Action.ABORT
+    rejected = replace(facts(delivered=2), rejected=frozenset({"h01"}))
+    assert decide(rejected, DEADLINE).reason.endswith("1 of 2 needed updates")
+    # With the third here, nobody but a reviewer could change that.
+    alone = in_quarantine(3, since=50, quorum=3)
+    assert decide(alone, 149).action is Action.WAIT
+    assert decide(alone, 150).action is Action.ABORT
+
+
+def test_the_deadline_waits_for_a_review_that_began_before_it() -> None:
+    late = in_quarantine(2, since=DEADLINE - 10)
+    assert decide(late, DEADLINE + 89).action is Action.WAIT
+    assert decide(late, DEADLINE + 90).action is Action.ABORT
+    extensible = replace(late, extensions_left=1)
+    assert decide(extensible, DEADLINE).action is Action.EXTEND
+    everybody = replace(in_quarantine(3, since=0, quorum=3), extensions_left=1)
+    assert decide(everybody, DEADLINE).action is Action.ABORT
+
+
 TIMES = st.integers(0, 2 * DEADLINE)
 
 
 @st.composite
 def any_facts(draw: st.DrawFn) -> Facts:
     expected = draw(st.frozensets(st.sampled_from(NAMES)))
+    state = draw(st.sampled_from(State))
+    delivered = {name: draw(TIMES) for name in sorted(expected) if draw(st.booleans())}
+    # Once a round is closed, those that were left out do not count as delivered any more.
+    reviewed = sorted(delivered) if state is State.OPEN else []
     return Facts(
-        state=draw(st.sampled_from(State)),
+        state=state,
         expected=expected,
-        delivered={name: draw(TIMES) for name in sorted(expected) if draw(st.booleans())},
+        delivered=delivered,
         quorum=draw(st.integers(1, 4)),
         deadline=draw(TIMES),
         grace=draw(st.integers(60, DEADLINE)),
         extensions_left=draw(st.integers(0, 3)),
         heard={name: draw(TIMES) for name in NAMES if draw(st.booleans())},
         awake_since=draw(TIMES),
+        examined=state is not State.OPEN or draw(st.booleans()),
+        quarantined={name: draw(TIMES) for name in reviewed if draw(st.booleans())},
+        rejected=frozenset(name for name in reviewed if draw(st.booleans())),
+        review=draw(st.integers(0, DEADLINE)),
     )
 
 
 @given(any_facts(), TIMES, st.sampled_from(Request))
 def test_nothing_is_aggregated_without_quorum(known: Facts, now: int, request_: Request) -> None:
     decision = decide(known, now, request_)
-    if len(known.delivered) < known.quorum:
+    if len(known.usable) < known.quorum:
         assert decision.action not in (Action.CLOSE, Action.AGGREGATE)
     # What ends or extends a round says why.
     if decision.action in (Action.CLOSE, Action.ABORT, Action.EXTEND):
@@ -144,6 +199,7 @@ def test_what_is_announced_is_what_happens_and_not_before(known: Facts, now: int
 
 
 EXTENSION = 1800
+NOBODY: frozenset[str] = frozenset()
 AFTER = {
     Action.CLOSE: State.CLOSED,
     Action.AGGREGATE: State.AGGREGATED,
@@ -155,27 +211,31 @@ AFTER = {
 @given(any_facts())
 def test_no_round_waits_for_ever(known: Facts) -> None:
     """Whatever is known, whoever goes on showing life: a bounded time leads to a final state."""
-    now = known.deadline
-    latest = known.deadline + known.extensions_left * EXTENSION
+    now = max(known.deadline, known.reviewed_at)
+    latest = now + known.extensions_left * EXTENSION
     while known.state not in FINAL:
         known = replace(known, heard=dict.fromkeys(NAMES, now))
         decision = decide(known, now)
         if decision.action is Action.EXTEND:
             left = known.extensions_left - 1
             known = replace(known, deadline=now + EXTENSION, extensions_left=left)
+        elif decision.action is Action.EXAMINE:
+            known = replace(known, examined=True)
         elif decision.action is Action.WAIT:
             assert now < known.deadline
             now = known.deadline
         else:
-            known = replace(known, state=AFTER[decision.action])
+            used, state = known.usable, AFTER[decision.action]
+            known = replace(known, state=state, delivered=used, quarantined={}, rejected=NOBODY)
         assert now <= latest
 
 
 @given(any_facts())
 def test_the_others_wait_no_longer_than_the_grace_period(known: Facts) -> None:
     """With quorum met and those who are missing dead, closing is at most the grace away."""
-    known = replace(known, state=State.OPEN)
+    known = replace(known, state=State.OPEN, examined=True)
     if known.quorum_at is None:
         return
     last_life = max([known.quorum_at, known.awake_since, *known.heard.values()])
-    assert decide(known, last_life + known.grace).action is Action.CLOSE
+    latest = max(last_life + known.grace, known.reviewed_at)
+    assert decide(known, latest).action is Action.CLOSE

@@ -100,8 +100,9 @@ class Assistant:
     ) -> Iterator[list[GuardEvent]]:
         """The guarded answers to questions that have nothing to do with each other, in order.
 
-        Some are computed together, which is faster and gives the same answers; a question that
-        the guardrails refuse is not computed.
+        Some are computed together, which is faster; the answers are those of each alone, but
+        where the engine's rounding decides between two words (in bfloat16 now and then). A
+        question that the guardrails refuse is not computed.
         """
         for start in range(0, len(questions), _TOGETHER):
             batch = questions[start : start + _TOGETHER]

@@ -134,6 +134,12 @@ class Stages:
     rank: int = 4
     part: int = PART
 
+    def again(self, name: str, *, rank: int, part: int) -> Stages:
+        """The same two hospitals in a round of another rank, sent in other parts."""
+        other = Stages(self.folder / name, rank, part)
+        other.joined = self.joined
+        return other
+
     @cached_property
     def joined(self) -> Federation:
         """Both hospitals are members and have data; no round yet."""
@@ -166,6 +172,7 @@ class Stages:
     def opened(self) -> Federation:
         """Round 1 is open, nobody has delivered."""
         made = self.joined.copy(self.folder / "opened")
+        made.part = self.part
         succeeded(self.open_round(made))
         return made
 

@@ -43,3 +43,11 @@ def test_one_hospital_is_all_and_a_silent_one_gets_the_lowest_quality() -> None:
     assert [s.weight for s in shares.values()] == pytest.approx([r / sum(raw) for r in raw])
     assert "no losses reported" in shares["h02"].explanation
     assert weights([replace(m, metrics={}) for m in made]) == pytest.approx([1 / 3] * 3)
+
+
+def test_an_improvement_far_from_the_mean_counts_half() -> None:
+    """Improvements 16, 14, 0, 0: their mean is 7.5, all are more than 5 away, the second least."""
+    made = reporting([17.0, 15.0, 1.0, 1.0], [1.0] * 4, [100] * 4)
+    typical = [0.0, (1 - 6.5 / 8.5) / 2, (1 - 7.5 / 8.5) / 2, (1 - 7.5 / 8.5) / 2]
+    raw = [0.7 * (0.6 + 0.4 * v) + 0.3 / 4 for v in typical]
+    assert weights(made) == pytest.approx([r / sum(raw) for r in raw])

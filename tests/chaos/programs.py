@@ -20,7 +20,7 @@ from tests.chaos.interposer import Interposer, Plan, available, library
 PART = 6 << 10
 """Bytes of a part of an upload or a download here, so that a tiny adapter has several."""
 
-_TICK_SECONDS = 0.05
+_TICK_SECONDS = 0.2
 _starting = threading.Lock()
 
 

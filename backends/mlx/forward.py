@@ -64,9 +64,9 @@ def make_batch(examples: Sequence[Example]) -> Batch:
 def few_sizes(n: int, parts: int) -> int:
     """``n`` or a little more, so that few different sizes occur: each compiles anew.
 
-    From a power of 2 to the next there are ``parts`` / 2 sizes, none closer than 4.
+    From a power of 2 to the next there are ``parts`` / 2 sizes.
     """
-    step = max(4, (1 << (n - 1).bit_length()) // parts)
+    step = max(1, (1 << (n - 1).bit_length()) // parts)
     return -(-n // step) * step
 
 

@@ -6,22 +6,27 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from coordinator.aggregation import get
+from coordinator.aggregation import get, gram
 from federation.adapter import AdapterSchema, ModuleShape
+from federation.low_rank import thin_svd
 from tests.aggregating import inputs_of, trained
 
 NAMES = ("fedavg", "fedsvd", "norm-clip+stacked", "geometric-median+stacked")
-# Wide enough for a library to share the work among threads.
+# Five hospitals' factors side by side are wide enough for a library to share the work.
 SCHEMA = AdapterSchema(
-    modules=tuple(ModuleShape(path=f"m.{i}", inputs=1536, outputs=1024) for i in range(2)),
-    rank=16,
-    alpha=16.0,
+    modules=(ModuleShape(path="m", inputs=340, outputs=300),), rank=64, alpha=64.0
 )
+
+
+def digest(arrays: Iterable[np.ndarray]) -> str:
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
 @cache
@@ -31,15 +36,18 @@ def digests() -> dict[str, str]:
         aggregator = get(name)
         factors = aggregator.combiner.factors(2)
         made = [
-            trained(i, i, factors=factors, turn=2, rank=16, schema=SCHEMA, noise=0.05 + 0.01 * i)
+            trained(i, i, factors=factors, turn=2, rank=64, schema=SCHEMA, noise=0.05 + 0.01 * i)
             for i in range(5)
         ]
         inputs = inputs_of(made, 2, SCHEMA)
         weights = {h: share.weight for h, share in aggregator.shares(inputs).items()}
-        digest = hashlib.sha256()
-        for _, tensor in aggregator.merge(inputs, weights).tensors:
-            digest.update(tensor.tobytes())
-        found[name] = digest.hexdigest()
+        merged = aggregator.merge(inputs, weights)
+        found[name] = digest(tensor for _, tensor in merged.tensors)
+        found[f"{name}, what changed"] = digest([gram(inputs)])
+    # An adapter is float32, which would hide most differences: so the float64 inside as well.
+    stream = np.random.default_rng(1)
+    svd = thin_svd(stream.normal(size=(300, 320)), stream.normal(size=(320, 340)))
+    found["thin_svd"] = digest([svd.u, svd.sigma, svd.vt])
     return found
 
 

@@ -1,16 +1,22 @@
-# `make demo` runs a federation of four hospitals here; `make test` is what CI runs.
+# `make demo` runs a federation of four hospitals here (`make demo ATTACK=sign-flip`: one of them
+# lies); `make test` is what CI runs; `make chaos`
+# kills, cuts and floods it for an hour or two (`make chaos KILLS=10` for minutes).
 # Every target makes .venv first, from constraints.txt.
 
 PYTHON ?= python3
 ROUNDS ?= 3
 STEPS ?= 12
+KILLS ?= 300
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types imports unit clean
+.PHONY: demo chaos test lint types imports unit clean
 
 demo: $(VENV)/installed
-	$(BIN)/python -m appliance.demo --rounds $(ROUNDS) --steps $(STEPS)
+	$(BIN)/python -m appliance.demo --rounds $(ROUNDS) --steps $(STEPS) $(if $(ATTACK),--attack $(ATTACK))
+
+chaos: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --kills $(KILLS) $(CHAOS)
 
 test: lint types imports unit
 

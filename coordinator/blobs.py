@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,22 @@ class Blobs:
             finally:
                 temporary.unlink(missing_ok=True)
         return sha256
+
+    @contextmanager
+    def plain_adapter(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        tensors: Iterable[tuple[str, np.ndarray]],
+    ) -> Iterator[Path]:
+        """A file of these tensors for the length of a block; a killed one's is swept away."""
+        with storage_errors(self._adapters):
+            handle, name = tempfile.mkstemp(dir=self._adapters, prefix=_UNFINISHED)
+        try:
+            with storage_errors(self._adapters), os.fdopen(handle, "wb") as file:
+                write_tensors(file, shapes, tensors)
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
 
     def read_adapter(self, sha256: str) -> Iterator[tuple[str, np.ndarray]]:
         """The adapter's tensors in name order. Raises StorageError when the file is missing."""

@@ -90,6 +90,18 @@ class MetricsSection(_Section):
     port: int = Field(0, ge=0, le=65535, description="port to listen on for metrics; 0: none")
 
 
+class ValidationSection(_Section):
+    """What the coordinator measures updates on itself, where its host has an engine."""
+
+    data: str = Field("", description="JSONL file of objects with question and answer; empty: none")
+    base: str = Field("", description="folder of the rounds' base model")
+    examples: int = Field(200, ge=1, le=10_000, description="how many of the file are used")
+    max_length: int = Field(512, ge=16, le=32_768, description="tokens of an example at most")
+    minutes: float = Field(
+        30.0, gt=0, le=1440, description="how long the engine may take for one update"
+    )
+
+
 class RoundSection(TrainingRecipe):
     """What a round is opened with: the training recipe's fields and these."""
 
@@ -155,6 +167,7 @@ class CoordinatorConfig(_Section):
     server: ServerSection = ServerSection()
     limits: LimitsSection = LimitsSection()
     metrics: MetricsSection = MetricsSection()
+    validation: ValidationSection = ValidationSection()
     round: RoundSection = RoundSection()
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from coordinator.blobs import Blobs
 from coordinator.clock import Clock, system_clock
-from coordinator.config import CoordinatorConfig, LimitsSection
+from coordinator.config import CoordinatorConfig, LimitsSection, ValidationSection
 from coordinator.events import Emit, quiet
 from coordinator.locks import last_held
 from coordinator.paths import Paths
@@ -43,6 +43,7 @@ class Coordinator:
     awake_since: int = 0
     """From when on it listens; nobody was silent before."""
     limits: LimitsSection = field(default_factory=LimitsSection)
+    validation: ValidationSection = field(default_factory=ValidationSection)
 
     def roster(self) -> Roster:
         """The current roster; its signature by the admin key is verified each time."""
@@ -75,6 +76,7 @@ def open_coordinator(
         emit=emit,
         awake_since=last_held(paths.home),
         limits=config.limits,
+        validation=config.validation,
     )
     signed = coordinator.roster().federation
     if signed != coordinator.federation:

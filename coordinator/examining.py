@@ -11,7 +11,7 @@ from coordinator.context import Coordinator
 from coordinator.inputs import Damaged, inputs_digest, round_inputs
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
-from coordinator.validation import validate
+from coordinator.validating import validate
 from federation.findings import ChangeFigures, UpdateFinding
 
 _REMEMBERED_ROUNDS = 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import click
 from rich.console import Console
@@ -12,7 +13,15 @@ from rich.console import Console
 from appliance.demo.board import Board
 from appliance.demo.report import render
 from appliance.demo.results import collect
-from appliance.demo.settings import BASE_MODEL, HOSPITALS, DemoPaths, DemoSettings, program
+from appliance.demo.settings import (
+    ATTACKER,
+    BASE_MODEL,
+    HOSPITALS,
+    Attack,
+    DemoPaths,
+    DemoSettings,
+    program,
+)
 from appliance.demo.story import Story
 from appliance.demo.tables import show
 from appliance.locks import exclusive
@@ -32,14 +41,23 @@ from federation.terminal import run
     "--rounds", type=click.IntRange(1, 50), default=DemoSettings().rounds, show_default=True
 )
 @click.option("--steps", type=click.IntRange(1), default=DemoSettings().steps, show_default=True)
-def demo(folder: Path, rounds: int, steps: int) -> None:
+@click.option(
+    "--attack",
+    type=click.Choice(get_args(Attack)),
+    default="none",
+    show_default=True,
+    help=f"What {ATTACKER} does to its trained adapter before it is sealed.",
+)
+def demo(folder: Path, rounds: int, steps: int, attack: Attack) -> None:
     """Run a coordinator and four hospitals on real data, and measure what federating gained.
+
+    With --attack one of the four sends something else than it trained, in every round.
 
     Interrupted and run again with the same numbers it continues; with others it starts clean.
     """
     started = time.monotonic()
     paths = DemoPaths(folder.absolute())
-    settings = DemoSettings(rounds=rounds, steps=steps)
+    settings = DemoSettings(rounds=rounds, steps=steps, attack=attack)
     console = Console()
     busy = "Another demonstration runs in this folder; waiting for it to end."
     with exclusive(paths.root / "demo.lock", lambda: console.print(busy)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Iterator
@@ -12,7 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from appliance.demo.processes import Children, DemoError, Line, run_json, server
-from appliance.demo.settings import BASE_MODEL, HOSPITALS, DemoPaths, DemoSettings, program
+from appliance.demo.settings import (
+    ATTACKER,
+    BASE_MODEL,
+    HOSPITALS,
+    DemoPaths,
+    DemoSettings,
+    program,
+)
 
 FEDERATION = "demo"
 _PATIENCE_SECONDS = 60.0
@@ -51,6 +59,14 @@ class Consortium:
     def appliance(self, hospital: str, *arguments: str) -> Line:
         """One short ``appliance`` command."""
         return run_json(self.appliance_command(hospital, *arguments), self.environment)
+
+    def training_command(self, hospital: str, number: int) -> list[str]:
+        """The command line of a hospital's part in a round; that of the liar, where one lies."""
+        attack = self.settings.attack
+        if attack == "none" or hospital != ATTACKER:
+            return self.appliance_command(hospital, "train", "--round", str(number))
+        home = str(self.paths.hospital(hospital))
+        return [sys.executable, "-m", "appliance.demo.attacker", attack, home, str(number)]
 
     def init(self) -> None:
         """Make the coordinator's keys, certificate authority and database, once."""
@@ -117,6 +133,8 @@ class Consortium:
             *("--schedule", s.schedule),
             *("--eval-examples", str(s.eval_examples), "--max-length", str(s.max_length)),
             *("--deadline-minutes", _DEADLINE_MINUTES),
+            # Nobody is there to review: what looks unlike the others is left out at once.
+            *("--review-minutes", "0"),
         )
 
     def await_published(self, number: int) -> None:

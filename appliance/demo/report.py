@@ -7,7 +7,15 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
 from appliance.demo import plots
-from appliance.demo.results import Results, Row, confidence, perplexity, source_line
+from appliance.demo.results import (
+    Results,
+    Row,
+    attack_line,
+    confidence,
+    parts,
+    perplexity,
+    source_line,
+)
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1d2733; --soft: #5b6876; --line: #d9dfe5; --mark: #2a6f97 }
@@ -98,14 +106,8 @@ def _traffic(results: Results) -> str:
 
 def _rounds(results: Results) -> str:
     rows = [
-        [
-            f"round {record.round}",
-            html.escape(contribution.hospital),
-            f"{contribution.weight:.3f}",
-            html.escape(contribution.explanation),
-        ]
-        for record in results.records
-        for contribution in record.contributions
+        [f"round {p.round}", html.escape(p.hospital), p.shown_weight, html.escape(p.why)]
+        for p in parts(results)
     ]
     return _table("From the signed round records", ("", "hospital", "weight", "why"), rows, False)
 
@@ -153,6 +155,7 @@ does.</p>
 <p class="note">Each hospital's own held-out examples. Solid: the global adapter. Dotted: what the
 hospital's own training made of it before aggregation.</p>
 <h2>Who contributed how much</h2>{plots.weights(results)}{_rounds(results)}
+<p>{html.escape(attack_line(results))}</p>
 <h2>What crossed the network</h2>{_traffic(results)}
 <h2>One question, two adapters</h2>{_answers(results)}
 <h2>Source of the data</h2><p class="note">{html.escape(source_line(results))}</p>

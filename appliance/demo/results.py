@@ -7,7 +7,13 @@ import math
 from dataclasses import dataclass
 
 from appliance.demo.measure import Difference, Losses, average, paired_difference, read_losses
-from appliance.demo.settings import HOSPITALS, DemoPaths, DemoSettings, step_result
+from appliance.demo.settings import (
+    ATTACKER,
+    HOSPITALS,
+    DemoPaths,
+    DemoSettings,
+    step_result,
+)
 from appliance.paths import Paths
 from appliance.rounds.global_adapter import RECORD
 from appliance.rounds.participation import read_metadata
@@ -31,6 +37,21 @@ class Row:
     federated: float
     gain: Difference
     gain_over_base: Difference
+
+
+@dataclass(frozen=True)
+class Part:
+    """One hospital's part in one round; ``weight`` is None where its update was left out."""
+
+    round: int
+    hospital: str
+    weight: float | None
+    why: str
+
+    @property
+    def shown_weight(self) -> str:
+        """For a table."""
+        return "left out" if self.weight is None else f"{self.weight:.3f}"
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,33 @@ def _row(name: str, base: Losses, local: Losses, federated: Losses) -> Row:
         federated.mean(),
         paired_difference(local, federated),
         paired_difference(base, federated),
+    )
+
+
+def parts(results: Results) -> list[Part]:
+    """Who counted how much in each round and who was left out, from the signed records."""
+    found: list[Part] = []
+    for record in results.records:
+        found += [
+            Part(record.round, c.hospital, c.weight, c.explanation) for c in record.contributions
+        ]
+        found += [Part(record.round, r.hospital, None, r.reason) for r in record.rejections]
+    return found
+
+
+def attack_line(results: Results) -> str:
+    """What became of the attack, from records and measurement; empty where nobody lied."""
+    if results.settings.attack == "none":
+        return ""
+    own = [part for part in parts(results) if part.hospital == ATTACKER]
+    left_out = sum(part.weight is None for part in own)
+    most = max((part.weight for part in own if part.weight is not None), default=0.0)
+    gain = results.overall.gain_over_base
+    return (
+        f"Attack {results.settings.attack}: {ATTACKER} was left out of {left_out} of "
+        f"{len(results.records)} rounds, its largest weight was {most:.2f}. The federated model is "
+        f"{abs(gain.mean):.3f} ± {gain.standard_error:.3f} nats a token "
+        f"{'better' if gain.mean > 0 else 'worse'} than the base model."
     )
 
 

@@ -6,6 +6,7 @@ import os
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -14,6 +15,10 @@ from federation.canonical import Message
 
 HOSPITALS = tuple(sorted(hpo.HOSPITALS))
 BASE_MODEL = "smollm2-135m-instruct"
+ATTACKER = HOSPITALS[-1]
+"""Who lies, where one does."""
+
+Attack = Literal["none", "sign-flip", "scaling", "noise"]
 
 
 class DemoSettings(Message):
@@ -22,6 +27,7 @@ class DemoSettings(Message):
     rounds: int = Field(3, ge=1, le=50)
     steps: int = Field(12, ge=1, le=10_000)
     aggregator: str = "fedavg"
+    attack: Attack = "none"
     learning_rate: float = Field(2e-3, gt=0)
     schedule: str = "constant"
     local_schedule: str = "constant"

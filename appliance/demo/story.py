@@ -15,6 +15,7 @@ from appliance.demo.consortium import Consortium
 from appliance.demo.measure import result_path
 from appliance.demo.processes import DemoError, Line, in_parallel, run_json, stop_left_over
 from appliance.demo.settings import (
+    ATTACKER,
     BASE_MODEL,
     HOSPITALS,
     DemoPaths,
@@ -127,17 +128,28 @@ class Story:
     def _hospitals(
         self, step: str, title: str, arguments: Sequence[str], where: Sequence[str] = HOSPITALS
     ) -> None:
-        """Run one long ``appliance`` command for each hospital, each a process of its own, and
-        keep its last line; hospitals that have theirs already are left out."""
+        """Run one long ``appliance`` command for each hospital."""
+        self._processes(
+            step, title, lambda h: self.consortium.appliance_command(h, *arguments), where
+        )
+
+    def _processes(
+        self,
+        step: str,
+        title: str,
+        command_of: Callable[[str], Sequence[str]],
+        where: Sequence[str] = HOSPITALS,
+    ) -> None:
+        """Run one long command for each hospital, each a process of its own, and keep its last
+        line; hospitals that have theirs already are left out."""
         missing = [h for h in where if not step_result(self.paths, step, h).exists()]
         if not missing:
             return
 
         def run(hospital: str) -> Line:
             with self.board.row(hospital) as on_line:
-                command = self.consortium.appliance_command(hospital, *arguments)
                 environment = self.consortium.environment
-                line = self.consortium.children.stream(command, environment, on_line)
+                line = self.consortium.children.stream(command_of(hospital), environment, on_line)
             write_atomically(step_result(self.paths, step, hospital), canonical_json(line))
             return line
 
@@ -157,7 +169,10 @@ class Story:
                 hint="Run `make demo` again: it starts clean.",
             )
         title = f"Round {number} of {self.settings.rounds}"
-        self._hospitals(f"round-{number}", title, ("train", "--round", str(number)))
+        if self.settings.attack != "none":
+            title += f"; {ATTACKER} lies: {self.settings.attack}"
+        train = self.consortium.training_command
+        self._processes(f"round-{number}", title, lambda h: train(h, number))
         self.consortium.await_published(number)
 
     def _fetch_published(self) -> None:

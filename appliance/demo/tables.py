@@ -7,7 +7,15 @@ from rich.console import Console, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 
-from appliance.demo.results import Results, Row, confidence, perplexity, source_line
+from appliance.demo.results import (
+    Results,
+    Row,
+    attack_line,
+    confidence,
+    parts,
+    perplexity,
+    source_line,
+)
 
 
 def _loss(value: float) -> str:
@@ -47,6 +55,23 @@ def _traffic(results: Results) -> Table:
     return table
 
 
+def _rounds(results: Results) -> Table:
+    table = Table(
+        title="Who counted how much, from the signed round records",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=0,
+    )
+    table.add_column("round", justify="right")
+    table.add_column("hospital", no_wrap=True)
+    table.add_column("weight", justify="right")
+    table.add_column("why")
+    for row in parts(results):
+        table.add_row(str(row.round), row.hospital, row.shown_weight, row.why)
+    return table
+
+
 def _answers(results: Results) -> list[RenderableType]:
     names = {"base": "base model", "global": "federated adapter"}
     return [
@@ -75,6 +100,9 @@ def show(results: Results, console: Console) -> None:
         highlight=False,
     )
     console.print(f"Records shared between hospitals, or with the test items: {results.overlap}\n")
+    console.print(_rounds(results))
+    if attacked := attack_line(results):
+        console.print(attacked, highlight=False)
     console.print(_traffic(results))
     console.print(f"\nData: {source_line(results)}", highlight=False)
     console.print(f"\n[bold]{results.settings.question}[/bold]")

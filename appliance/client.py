@@ -18,9 +18,9 @@ from federation.canonical import Message, file_sha256
 from federation.errors import FedMedError, TransportError
 from federation.files import make_folder, storage_errors, sync_file
 from federation.log import ConsistencyProof, InclusionProof, LogEntries
+from federation.membership import EnrolmentAnswer
 from federation.messages import (
     CurrentRound,
-    EnrolmentAnswer,
     EvaluationReport,
     ProgressReport,
     UploadRequest,

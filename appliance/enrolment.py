@@ -18,7 +18,8 @@ from appliance.policy import write_default_policy
 from federation.canonical import Message, sha256
 from federation.errors import IdentityError
 from federation.files import write_atomically
-from federation.messages import EnrolmentAnswer, EnrolmentRequest, Invite, Name, PublicIdentity
+from federation.membership import EnrolmentAnswer, EnrolmentRequest, Invite
+from federation.messages import Name, PublicIdentity
 from federation.signing import Identity, SignedDocument, fingerprint
 
 _PASSPHRASE_VARIABLE = "FEDMED_PASSPHRASE"

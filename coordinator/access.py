@@ -9,7 +9,7 @@ from coordinator.context import Coordinator
 from coordinator.errors import NotOnRoster
 from coordinator.limits import Limits
 from federation.errors import IdentityError
-from federation.messages import Member
+from federation.membership import Member
 from federation.request_signing import MAX_SKEW_SECONDS, parse_signature, verify_headers
 
 

@@ -19,7 +19,7 @@ from coordinator.rounds import Action, Facts, Request, State, decide
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.errors import AdapterError
-from federation.messages import Roster
+from federation.membership import Roster
 
 _REVOKED = "revoked before the round closed"
 

@@ -17,7 +17,8 @@ from coordinator.store import Store
 from coordinator.store.database import open_sqlite
 from coordinator.wrapping import Wrapping
 from federation.errors import ConfigError, StorageError
-from federation.messages import PublicIdentity, Roster
+from federation.membership import Roster
+from federation.messages import PublicIdentity
 from federation.signing import Identity
 
 PASSPHRASE = "COORDINATOR_PASSPHRASE"

@@ -12,7 +12,7 @@ from coordinator.store.rotations import Rotation
 from federation.canonical import sha256
 from federation.errors import IdentityError, InputError
 from federation.log import Kind
-from federation.messages import EnrolmentAnswer, EnrolmentRequest, Invite, Member, Roster
+from federation.membership import EnrolmentAnswer, EnrolmentRequest, Invite, Member, Roster
 from federation.signing import Identity, SignedDocument, fingerprint
 
 _NEW_INVITE = "Ask the coordinator's administrator for a new invite."

@@ -11,7 +11,8 @@ from coordinator.rounds import Facts, State
 from coordinator.store.reviews import Review
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
-from federation.messages import Roster, RoundDescriptor
+from federation.membership import Roster
+from federation.messages import RoundDescriptor
 
 
 def facts_of(coordinator: Coordinator, row: RoundRow) -> Facts:

@@ -17,7 +17,8 @@ from coordinator.store.database import create_sqlite
 from coordinator.wrapping import WrappingKey
 from federation.errors import ConfigError, InputError
 from federation.files import storage_errors, write_atomically
-from federation.messages import PublicIdentity, Roster
+from federation.membership import Roster
+from federation.messages import PublicIdentity
 from federation.signing import Identity, SignedDocument
 
 _EVERY_INTERFACE = ("0.0.0.0", "::")

@@ -18,13 +18,13 @@ from coordinator.verification import largest_update
 from federation.adapter import AdapterSchema, Factors, initial_adapter
 from federation.base_model import CARD_NAME, BaseModelCard, read_card, write_card
 from federation.errors import AdapterError, InputError
+from federation.membership import Roster
 from federation.messages import (
     LARGEST_UPLOAD,
     MAX_NORM,
     SUITE,
     BaseReference,
     Privacy,
-    Roster,
     RoundDescriptor,
 )
 from federation.round_keys import new_seed, public_text

@@ -11,7 +11,8 @@ from coordinator.store.reviews import Review
 from coordinator.store.rounds import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.canonical import Message
-from federation.messages import Contribution, Rejection, Roster, RoundRecord
+from federation.membership import Roster
+from federation.records import Contribution, Rejection, RoundRecord
 from federation.signing import SignedDocument
 
 

@@ -6,7 +6,8 @@ from coordinator.context import Coordinator
 from coordinator.enrolment import check_admin, sign_roster
 from coordinator.store.rotations import Rotation
 from federation.errors import IdentityError, InputError
-from federation.messages import EnrolmentAnswer, Member, PublicIdentity, Roster
+from federation.membership import EnrolmentAnswer, Member, Roster
+from federation.messages import PublicIdentity
 from federation.rotation import RotationRequest
 from federation.signing import Identity, fingerprint
 

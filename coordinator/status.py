@@ -14,7 +14,8 @@ from coordinator.review import Reviewed, listing
 from coordinator.rounds import FINAL, State
 from coordinator.store.reports import Evaluation, Heartbeat
 from coordinator.store.rounds import RoundRow
-from federation.messages import Contribution, Roster, RoundRecord
+from federation.membership import Roster
+from federation.records import Contribution, RoundRecord
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,8 @@ from coordinator.store.uploads import UploadRow
 from coordinator.verification import check_manifest, open_verified, signer_of
 from federation.envelope import parse_manifest, verify_signatures
 from federation.errors import AdapterError, EnvelopeError, RoundClosed, RoundError
-from federation.messages import (
-    Member,
-    PayloadHeader,
-    Receipt,
-    UploadRequest,
-    UploadStatus,
-)
+from federation.membership import Member
+from federation.messages import PayloadHeader, Receipt, UploadRequest, UploadStatus
 from federation.signing import SignedDocument
 
 _ACTIVE_PER_HOSPITAL = 2

@@ -13,7 +13,8 @@ from federation.adapter import AdapterSchema, Factors
 from federation.canonical import sha256
 from federation.envelope import open_update, sealed_length
 from federation.errors import AdapterError, EnvelopeError, RoundError, StorageError
-from federation.messages import Manifest, Member, PayloadHeader, RoundDescriptor
+from federation.membership import Member
+from federation.messages import Manifest, PayloadHeader, RoundDescriptor
 from federation.round_keys import private_key
 from federation.signing import fingerprint
 from federation.tensors import header_bytes

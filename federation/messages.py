@@ -12,7 +12,6 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from federation.adapter import AdapterSchema, Factors
 from federation.canonical import Message, Sha256
-from federation.findings import ChangeFigures
 from federation.recipe import TrainingRecipe
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -182,58 +181,6 @@ class RoundExtension(Message):
     reason: str = Field(max_length=1000)
 
 
-class Member(Message):
-    """One hospital on the roster."""
-
-    hospital: Name
-    identity: PublicIdentity
-
-
-class Roster(Message):
-    """Who may take part, sorted by hospital; signed by the admin key."""
-
-    v: Literal[1] = 1
-    federation: Name
-    version: Count
-    members: tuple[Member, ...]
-
-    def member(self, hospital: str) -> Member | None:
-        """The hospital's entry, or None."""
-        return next((m for m in self.members if m.hospital == hospital), None)
-
-
-class Invite(Message):
-    """The file that a coordinator hands to a hospital; the token is a secret, for one use."""
-
-    v: Literal[1] = 1
-    federation: Name
-    hospital: Name
-    url: str = Field(pattern=r"^https://[^\s]+$", max_length=300)
-    coordinator: PublicIdentity
-    admin: PublicIdentity
-    ca_certificate: str | None = Field(max_length=20_000)
-    token: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$")
-    expires: Timestamp
-
-
-class EnrolmentRequest(Message):
-    """A hospital's public keys under its token; sent signed by those keys (proof of possession)."""
-
-    v: Literal[1] = 1
-    federation: Name
-    hospital: Name
-    token: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$")
-    identity: PublicIdentity
-
-
-class EnrolmentAnswer(Message):
-    """The enrolment is recorded and waits for the administrator."""
-
-    hospital: Name
-    fingerprint: str
-    status: Literal["waiting", "approved"]
-
-
 class Manifest(Message):
     """The clear part of a sealed update; its digest is bound into key, body and signatures."""
 
@@ -309,64 +256,6 @@ class Receipt(Message):
     accepted: bool
     reason: str = Field(max_length=1000)
     received_at: Timestamp
-
-
-class Contribution(Message):
-    """One hospital's part in a round; the explanation is for people.
-
-    ``change`` is what it changed beside the others, ``validated_loss`` as in ``UpdateFinding``.
-    """
-
-    hospital: Name
-    upload_id: Hex16
-    body_sha256: Sha256
-    body_length: BodyLength
-    weight: float = Field(ge=0, le=1)
-    explanation: str = Field(max_length=1000)
-    n_examples: PositiveCount
-    metrics: dict[Metric, MetricValue]
-    engine: EngineInfo
-    change: ChangeFigures | None = None
-    validated_loss: float | None = None
-
-
-class Rejection(Message):
-    """An update that was not aggregated, and why; the figures as in ``Contribution``."""
-
-    hospital: Name
-    upload_id: Hex16
-    reason: str = Field(max_length=1000)
-    change: ChangeFigures | None = None
-    validated_loss: float | None = None
-
-
-class RoundRecord(Message):
-    """What a round did. ``adapter_sha256`` is the digest of the published safetensors file."""
-
-    v: Literal[1] = 1
-    federation: Name
-    round: RoundNumber
-    descriptor_sha256: Sha256
-    outcome: Literal["published", "aborted"]
-    reason: str = Field(max_length=1000)
-    adapter_sha256: Sha256
-    parent_adapter_sha256: Sha256
-    aggregator: AggregatorName
-    contributions: tuple[Contribution, ...]
-    discarded: dict[str, float] = Field(
-        default_factory=dict,
-        description="module -> part of the squared norm of the aggregate's Delta W, 0 to 1, "
-        "that the cut to the schema's rank lost",
-    )
-    losses: Literal["reported", "validated"] = Field(
-        "reported", description="whose losses were weighed by: the hospitals' or the coordinator's"
-    )
-    validation: str = Field(
-        "", max_length=1000, description="what the coordinator validated on, or why it could not"
-    )
-    rejections: tuple[Rejection, ...]
-    absent: tuple[Name, ...]
-    closed_at: Timestamp
 
 
 class ProgressReport(Message):

@@ -19,7 +19,7 @@ from appliance.rounds.global_adapter import RECORD
 from appliance.rounds.participation import read_metadata
 from appliance.session import Traffic, read_traffic
 from federation.base_model import read_card
-from federation.messages import RoundRecord
+from federation.records import RoundRecord
 from federation.signing import SignedDocument
 
 

@@ -12,7 +12,8 @@ from appliance.enrolment import Enrolment
 from federation.canonical import Message
 from federation.errors import IdentityError, RoundError, StorageError
 from federation.files import write_atomically
-from federation.messages import SUITE, PublicIdentity, Roster, RoundDescriptor
+from federation.membership import Roster
+from federation.messages import SUITE, PublicIdentity, RoundDescriptor
 from federation.signing import SignedDocument
 
 _DESCRIPTOR = "descriptor.json"

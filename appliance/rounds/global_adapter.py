@@ -13,7 +13,8 @@ from federation.adapter import check_layout, checked_tensors
 from federation.canonical import file_sha256
 from federation.errors import AdapterError, IdentityError
 from federation.files import write_atomically
-from federation.messages import RoundDescriptor, RoundRecord
+from federation.messages import RoundDescriptor
+from federation.records import RoundRecord
 from federation.tensors import DTYPES, header_bytes, read_header, read_tensors
 
 RECORD = "record.json"

@@ -43,9 +43,9 @@ from federation.messages import (
     PayloadHeader,
     Receipt,
     RoundDescriptor,
-    RoundRecord,
 )
 from federation.recipe import TrainingRecipe
+from federation.records import RoundRecord
 from federation.tensors import read_header, read_tensors, write_tensors
 
 

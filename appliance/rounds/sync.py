@@ -17,7 +17,8 @@ from appliance.rounds.participation import report_evaluation
 from appliance.session import open_session
 from appliance.training import load_held_out, mean_loss
 from federation.errors import RoundError
-from federation.messages import CurrentRound, RoundRecord
+from federation.messages import CurrentRound
+from federation.records import RoundRecord
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from coordinator.errors import TooLarge, TooSlow, UnsupportedMedia
 from coordinator.limits import Limits
 from federation.canonical import Message
 from federation.errors import IdentityError, InputError
-from federation.messages import Member
+from federation.membership import Member
 from federation.request_signing import verify_body
 
 JSON = "application/json"

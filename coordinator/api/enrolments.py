@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from coordinator.api.calls import JSON, answer, parse, peer, read_body, read_head
 from coordinator.api.documenting import UNSIGNED, answered, takes
 from coordinator.enrolment import enrol
-from federation.messages import EnrolmentAnswer
+from federation.membership import EnrolmentAnswer
 from federation.signing import SignedDocument
 
 router = APIRouter()

@@ -8,7 +8,7 @@ from coordinator import rotation
 from coordinator.api.calls import answer, parse
 from coordinator.api.documenting import SIGNED, answered, takes
 from coordinator.api.rounds import SignedJson
-from federation.messages import EnrolmentAnswer
+from federation.membership import EnrolmentAnswer
 from federation.rotation import RotationRequest
 
 router = APIRouter(prefix="/v1", responses=SIGNED)

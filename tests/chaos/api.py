@@ -23,7 +23,8 @@ from schemathesis.specs.openapi.checks import (
 from coordinator.api import create_app, openapi
 from coordinator.rounds import Request
 from federation.errors import PROBLEM_PREFIX, FedMedError
-from federation.messages import EnrolmentRequest, EvaluationReport, Problem, ProgressReport
+from federation.membership import EnrolmentRequest
+from federation.messages import EvaluationReport, Problem, ProgressReport
 from federation.rotation import RotationRequest
 from federation.signing import Identity, SignedDocument
 from tests.chaos.inprocess import InProcess

@@ -23,7 +23,9 @@ from coordinator.rounds import FINAL, State
 from federation import merkle
 from federation.adapter import tensor_name
 from federation.canonical import file_sha256
-from federation.messages import LARGEST_UPLOAD, Invite, Receipt, RoundDescriptor, RoundRecord
+from federation.membership import Invite
+from federation.messages import LARGEST_UPLOAD, Receipt, RoundDescriptor
+from federation.records import RoundRecord
 from federation.signing import Identity, SignedDocument
 from federation.tensors import read_header, read_tensors
 from tests.chaos.inprocess import Crash, InProcess, Network

@@ -20,7 +20,8 @@ from coordinator.rotation import approve_rotation
 from coordinator.rounds import Request, State
 from coordinator.store.rounds import RoundRow
 from federation.errors import FedMedError, InputError, RoundError
-from federation.messages import ProgressReport, Roster
+from federation.membership import Roster
+from federation.messages import ProgressReport
 from federation.rotation import RotationRequest
 from federation.signing import Identity
 from tests.chaos.consortium import NAMES, Consortium, Template, check

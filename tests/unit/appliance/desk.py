@@ -13,7 +13,7 @@ from appliance.enrolment import enrol
 from appliance.paths import Paths
 from coordinator.certificates import Authority
 from coordinator.enrolment import create_invite
-from federation.messages import EnrolmentAnswer, Invite
+from federation.membership import EnrolmentAnswer, Invite
 from tests.unit.appliance.answering import answering
 from tests.unit.appliance.line import Line
 from tests.unit.coordinator.world import World

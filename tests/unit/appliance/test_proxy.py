@@ -25,7 +25,7 @@ from appliance.rounds.outbox import Outbox
 from coordinator.certificates import Authority
 from coordinator.enrolment import approve
 from federation.errors import ConfigError, TransportError
-from federation.messages import EnrolmentAnswer
+from federation.membership import EnrolmentAnswer
 from federation.signing import Identity
 from tests.unit.appliance.desk import Desk, open_desk
 from tests.unit.appliance.filling import fill

@@ -15,19 +15,18 @@ import numpy as np
 from federation.adapter import Factors, initial_adapter
 from federation.canonical import Message, file_sha256, sha256
 from federation.envelope import payload_length, seal, sealed_length
+from federation.membership import EnrolmentRequest, Invite
 from federation.messages import (
     SUITE,
     CurrentRound,
     EngineInfo,
-    EnrolmentRequest,
-    Invite,
     Manifest,
     PayloadHeader,
     Receipt,
     RoundDescriptor,
-    RoundRecord,
     UploadRequest,
 )
+from federation.records import RoundRecord
 from federation.request_signing import sign_request
 from federation.signing import Identity, SignedDocument, fingerprint
 from federation.tensors import write_tensors

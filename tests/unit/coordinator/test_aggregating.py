@@ -14,7 +14,8 @@ from coordinator.aggregation import Inputs, Merged, Share, Shares
 from coordinator.aggregation._mean import finite
 from coordinator.rounds import State
 from federation.errors import InputError
-from federation.messages import RoundDescriptor, RoundRecord
+from federation.messages import RoundDescriptor
+from federation.records import RoundRecord
 from tests.unit.coordinator.hospital import Hospital, trained
 from tests.unit.coordinator.world import World
 

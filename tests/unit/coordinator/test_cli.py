@@ -18,7 +18,7 @@ from coordinator.config import RoundSection, load_config
 from coordinator.context import open_coordinator
 from coordinator.enrolment import enrol
 from coordinator.paths import Paths
-from federation.messages import EnrolmentRequest, Invite
+from federation.membership import EnrolmentRequest, Invite
 from federation.signing import Identity, SignedDocument, fingerprint
 from federation.terminal import run
 from tests.unit.coordinator.world import CARD

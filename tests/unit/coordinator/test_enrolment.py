@@ -7,7 +7,7 @@ import pytest
 from coordinator.enrolment import approve, revoke
 from federation.canonical import sha256
 from federation.errors import IdentityError, InputError
-from federation.messages import EnrolmentAnswer, EnrolmentRequest
+from federation.membership import EnrolmentAnswer, EnrolmentRequest
 from federation.signing import Identity, SignedDocument, fingerprint
 from tests.unit.coordinator.hospital import JSON, problem
 from tests.unit.coordinator.world import World

@@ -16,7 +16,7 @@ from coordinator.status import federation_status
 from federation.adapter import initial_adapter
 from federation.errors import RoundClosed, RoundError
 from federation.log import LogEntry
-from federation.messages import RoundRecord
+from federation.records import RoundRecord
 from federation.terminal import run
 from tests.unit.coordinator.hospital import Hospital, trained
 from tests.unit.coordinator.world import World

@@ -9,7 +9,7 @@ from coordinator.enrolment import approve, revoke
 from coordinator.rotation import approve_rotation, pending
 from coordinator.rounds import State
 from federation.errors import IdentityError, InputError, StorageError
-from federation.messages import EnrolmentAnswer
+from federation.membership import EnrolmentAnswer
 from federation.rotation import KeyRotation, RotationRequest
 from federation.signing import Identity, SignedDocument, fingerprint
 from tests.unit.coordinator.hospital import Hospital, problem

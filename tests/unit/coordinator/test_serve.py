@@ -19,7 +19,8 @@ import pytest
 
 from coordinator.rounds import State
 from federation.canonical import sha256
-from federation.messages import Invite, ProgressReport
+from federation.membership import Invite
+from federation.messages import ProgressReport
 from federation.signing import Identity
 from tests.unit.coordinator.hospital import Hospital, problem
 from tests.unit.coordinator.world import CARD

@@ -11,7 +11,7 @@ from coordinator.store import Store
 from coordinator.store.database import create_sqlite, journal_mode, open_sqlite
 from coordinator.store.members import Candidate, InviteRow
 from federation.errors import StorageError
-from federation.messages import Roster
+from federation.membership import Roster
 from federation.signing import Identity, SignedDocument
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import safetensors.numpy
 
 from coordinator.rounds import State
-from federation.messages import Roster, RoundDescriptor
+from federation.membership import Roster
+from federation.messages import RoundDescriptor
 from federation.signing import SignedDocument
 from tests.unit.coordinator.hospital import trained
 from tests.unit.coordinator.world import World

@@ -20,7 +20,7 @@ from coordinator.rounds import Request
 from coordinator.store.rounds import RoundRow
 from federation.adapter import ModuleShape
 from federation.base_model import BaseModelCard
-from federation.messages import Invite
+from federation.membership import Invite
 from federation.signing import Identity
 from tests.unit.coordinator.hospital import Hospital
 

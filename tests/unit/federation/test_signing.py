@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from federation.errors import IdentityError
-from federation.messages import Member, Roster
+from federation.membership import Member, Roster
 from federation.request_signing import (
     MAX_SKEW_SECONDS,
     parse_signature,

@@ -13,7 +13,8 @@ from appliance.client import CoordinatorClient
 from appliance.enrolment import Enrolment
 from appliance.rounds.descriptor import VerifiedRound, fetch_round
 from federation.errors import IdentityError, StorageError
-from federation.messages import Roster, RoundDescriptor
+from federation.membership import Roster
+from federation.messages import RoundDescriptor
 from federation.signing import SignedDocument
 from tests.unit.appliance.answering import Asked, Reply, answering
 from tests.unit.appliance.line import Line

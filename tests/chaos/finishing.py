@@ -75,7 +75,7 @@ class _Server:
         return True
 
     def stop(self) -> None:
-        self._program.kill()
+        self._program.stop()
 
 
 def _repeat(
@@ -85,6 +85,8 @@ def _repeat(
     arguments: tuple[str, ...],
     program: Program | None,
 ) -> None:
+    metadata = round_file(federation, hospital, "training_metadata.json")
+    trained = None
     for _ in range(_ATTEMPTS):
         program = program or federation.start(hospital, *arguments)
         end = time.monotonic() + _SECONDS
@@ -94,6 +96,9 @@ def _repeat(
                 program.kill()
                 last = program.events()[-3:]
                 raise Broken(f"{hospital} {arguments[0]} hangs: {program.err} {last}")
+        before, trained = trained, metadata.read_bytes() if metadata.exists() else None
+        if before not in (None, trained):
+            raise Broken(f"{hospital} repeated a finished training")
         if code == 0:
             return
         if code not in _MAY_PASS or "Traceback" in program.err:

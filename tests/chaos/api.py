@@ -14,6 +14,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -190,10 +191,8 @@ class Trial:
     def _judge(self, case: schemathesis.Case, answer: httpx2.Response) -> None:
         try:
             case.validate_response(schemathesis.Response.from_any(answer), checks=list(CHECKS))
-        except AssertionError as error:
-            self.failures.append(f"{case.method} {case.path}: {error}")
-        except ExceptionGroup as group:
-            self.failures.append(f"{case.method} {case.path}: {group.exceptions}")
+        except FailureGroup as group:
+            self.failures += [f"{case.method} {case.path}: {e.message}" for e in group.exceptions]
         # Whatever was wrong in a case, an answer says so in a known way.
         if answer.status_code >= 400 and case.method != "HEAD":
             problem = Problem.model_validate_json(answer.content)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx2
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from coordinator.closing import advance
 from coordinator.enrolment import fingerprint
@@ -104,6 +104,11 @@ class Federation(RuleBasedStateMachine):
 
     # A round
 
+    @initialize(quorum=st.integers(1, 3))
+    def begin(self, quorum: int) -> None:
+        """A round is open."""
+        self.made.open_round(quorum, 0)
+
     @precondition(lambda self: not self.open)
     @rule(quorum=st.integers(1, 3), extensions=st.integers(0, 1))
     def open_round(self, quorum: int, extensions: int) -> None:
@@ -171,6 +176,15 @@ class Federation(RuleBasedStateMachine):
                     self.append(name, 255, 0, fault)
             for fault in (second, Fault.NONE):
                 self.commit(name, fault)
+
+    @precondition(lambda self: self.open)
+    @rule(fault=faults, asked=st.sampled_from([Request.NONE, Request.CLOSE]))
+    def deliver_all(self, fault: Fault, asked: Request) -> None:
+        """Everybody delivers and the round goes to its end."""
+        counts["deliver all"] += 1
+        for name in NAMES:
+            self.deliver(name, Fault.NONE, fault)
+        self.tick(asked)
 
     @precondition(lambda self: self.open)
     @rule(name=hospitals, fault=faults)
@@ -290,6 +304,7 @@ class Federation(RuleBasedStateMachine):
         fresh = self.call(hospital, Fault.NONE, "GET", "/v1/rounds/current")
         assert fresh is None or fresh.status_code == 200
 
+    @precondition(lambda self: self.everybody)
     @rule(name=hospitals)
     def revoke(self, name: str) -> None:
         """It is refused at its next request."""

@@ -13,7 +13,7 @@ __all__ = ["folder"]
 
 
 @pytest.mark.timeout(120)
-def test_every_call_answers_as_the_document_says(folder: Path) -> None:  # noqa: F811
+def test_every_call_answers_as_the_document_says(folder: Path) -> None:
     trial = Trial(folder)
     trial.run(300, seed_=5)
     assert trial.failures == []

@@ -115,8 +115,7 @@ def _try_copying(paths: Paths, federation: str, target: Path, now: int) -> Backu
 
 
 def _copy(paths: Paths, federation: str, target: Path, now: int) -> BackupManifest:
-    names = [name for name, _ in _plain_files(paths)]
-    files = [copy_file(paths.home / name, target / name, name) for name in names]
+    files = [copy_file(paths.home / name, target / name, name) for name in _plain_files(paths)]
     copy = target / paths.database.name
     copy_sqlite(paths.database, copy)
     store = Store.over(open_sqlite(copy))
@@ -140,14 +139,16 @@ def _copy(paths: Paths, federation: str, target: Path, now: int) -> BackupManife
     )
 
 
-def _plain_files(paths: Paths) -> Iterator[tuple[str, Path]]:
-    """Configuration, own keys, certificates: all that is neither database nor blob nor left out."""
-    for folder in (paths.home, paths.keys, paths.tls):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            wrapping = path.parent == paths.keys and path.name.startswith(paths.wrapping_key.stem)
-            ours = path.suffix in (".toml", ".json", ".pem", ".crt", ".key")
-            if path.is_file() and ours and not wrapping and not path.name.startswith("."):
-                yield path.relative_to(paths.home).as_posix(), path
+def _plain_files(paths: Paths) -> Iterator[str]:
+    """Configuration, own signing key, certificates, by their path in the home.
+
+    By name: an invite or another key that somebody left in the home must not come into a backup.
+    """
+    named = [paths.config, paths.admin_public, paths.identity]
+    tls = sorted(paths.tls.iterdir()) if paths.tls.is_dir() else []
+    for path in (*named, *(p for p in tls if p.suffix in (".pem", ".crt", ".key"))):
+        if path.is_file() and not path.name.startswith("."):
+            yield path.relative_to(paths.home).as_posix()
 
 
 def _blobs(paths: Paths, store: Store) -> Iterator[tuple[Path, int | None]]:

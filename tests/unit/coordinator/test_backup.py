@@ -168,6 +168,15 @@ def test_everything_but_the_wrapping_and_admin_keys_is_in_a_backup(halfway: Worl
     assert not any(wrapping in path.read_bytes() for path in target.rglob("*") if path.is_file())
 
 
+def test_no_secret_that_somebody_left_in_the_home_is_in_a_backup(halfway: World) -> None:
+    invite = halfway.paths.home / "h03.invite.json"
+    invite.write_bytes(halfway.invite("h03").to_json())
+    admin = halfway.paths.keys / "admin.pem"
+    admin.write_bytes(halfway.paths.admin_key.read_bytes())
+    held = {file.path for file in read_manifest(back_up_to(halfway)).files}
+    assert not held & {"h03.invite.json", "keys/admin.pem"}
+
+
 def test_a_restored_coordinator_is_as_it_was(halfway: World) -> None:
     target, paths = back_up_to(halfway), restored(halfway)
     done = restore(target, paths, halfway.paths.wrapping_key)

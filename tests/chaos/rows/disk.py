@@ -22,7 +22,7 @@ from tests.chaos.rows import Options, Result
 
 WHAT = "disk full, I/O error at every write"
 
-_AT_ONCE = 2
+_AT_ONCE = 3
 _FULL_SECONDS = 0.4
 _OF_A_STEP = 40
 """A step with more calls than this repeats itself, as the nonce of each request does."""
@@ -139,7 +139,11 @@ def run(options: Options) -> Result:
         for failure, counts, why in pool.map(attempt, enumerate(chosen)):
             seen += counts
             calls[failure.case.step] += 1
-            broken += [why] if why else []
+            if why:
+                options.say(f"BROKEN {why}")
+                broken.append(why)
+            if sum(calls.values()) % 25 == 0:
+                options.say(f"{sum(calls.values())} calls failed, {len(broken)} broken")
     if not seen["507"]:
         broken.append("no answer was a 507: nothing failed")
     lines = [(*step, str(n)) for step, n in sorted(calls.items())]

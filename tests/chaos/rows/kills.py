@@ -12,7 +12,7 @@ from tests.chaos.rows import FULL, Options, Result
 
 WHAT = "kill -9 of coordinator and appliance in a real round over HTTPS, tiny model"
 
-_AT_ONCE = 2
+_AT_ONCE = 3
 _ON_EACH = 10
 
 
@@ -47,7 +47,9 @@ def run(options: Options) -> Result:
                 hits[case.step] += killed
                 if killed:
                     places[case.step].add(case)
-                failures += [failure] if failure else []
+                if failure:
+                    options.say(f"BROKEN {failure}")
+                    failures.append(failure)
             options.say(f"{sum(hits.values())} kills, {len(failures)} broken")
     head = ("program", "step", "kills", "places hit", "places")
     lines = [

@@ -24,10 +24,10 @@ EVALUATION_TOKENS = 2048
 _BYTES_PER_WEIGHT: dict[Quantisation, float] = {
     "nf4": 0.5 + 4 / 64,
     "int8": 1.0,
-    "affine4": 0.5 + 4 / 64,
-    "affine8": 1.0 + 4 / 64,
+    "affine4": 0.5 + 4 / 32,
+    "affine8": 1.0 + 4 / 32,
 }
-"""Of a linear layer. NF4 has a float32 scale for 64 weights, MLX a bfloat16 scale and offset."""
+"""Of a linear layer. NF4 has a float32 scale for 64 weights, MLX two bfloat16 for 32."""
 
 _RUNTIME = {"cpu": 475_000_000, "cuda": 600_000_000, "mps": 800_000_000, "metal": 300_000_000}
 """Python with an engine's libraries, by device; on CUDA the context, which is the card's."""

@@ -24,8 +24,11 @@ from backends.mlx.probe import device
 from backends.tokens import ChatTokenizer
 from federation.errors import ModelError
 
-GROUP = 64
-"""Weights that share a scale and an offset, MLX's default."""
+GROUP = 32
+"""Weights that share a scale and an offset: half of MLX's default, for half a bit a weight more.
+
+On SmolLM2-135M in 4 bits a few examples lost 0.56 nats a token with 64, 0.17 with 32.
+"""
 
 BITS: dict[Quantisation, int] = {"affine4": 4, "affine8": 8}
 

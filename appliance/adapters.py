@@ -2,6 +2,7 @@
 
 adapters/global/0003/   the global adapter that round 3 published (0000: where it started)
 adapters/local/         the one trained on this hospital's data alone
+adapters/personal/      a mixture of global and own, where that was adopted
 adapters/imported/NAME/ one from elsewhere (appliance.adapter_exchange)
 rounds/0003/adapter/    what this hospital trained in round 3
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from appliance.adopted import read_adoption
 from appliance.locks import exclusive
 from appliance.paths import Paths
 from backends.lora_adapter import Scaling
@@ -30,8 +32,11 @@ from federation.files import storage_errors, sync_folder, write_atomically
 CARD_NAME = "fedmed-adapter.json"
 _TEMPORARY = ".adapter-"
 _IMPORTED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_LIST = "Choose base, local, global, round:N or an imported one: `appliance adapter list`."
-_TAKEN = {"base", "local", "global"}
+_LIST = (
+    "Choose adopted, base, local, personal, global, round:N or an imported one: "
+    "`appliance adapter list`."
+)
+_TAKEN = {"base", "local", "global", "personal", "adopted"}
 
 
 class AdapterCard(Message):
@@ -180,25 +185,33 @@ def remove_imported(paths: Paths, name: str) -> None:
 
 
 def choices(paths: Paths) -> list[str]:
-    """What ``find`` finds here now: base, local, global, each round:N, each imported one."""
+    """What ``find`` finds here now: base, local, personal, global, each round:N, each imported
+    one, and last the adopted one, which is one of these."""
     rounds = global_rounds(paths)
-    local = ["local"] if _present(paths.adapters / "local") else []
+    local = [name for name in ("local", "personal") if _present(paths.adapters / name)]
+    adopted = ["adopted"] if read_adoption(paths) else []
     newest = ["global"] if rounds else []
     published = [f"round:{number}" for number in rounds]
-    return ["base", *local, *newest, *published, *imported_names(paths)]
+    return ["base", *local, *newest, *published, *imported_names(paths), *adopted]
 
 
 def find(paths: Paths, choice: str) -> StoredAdapter | None:
-    """The adapter a person means by base, local, global, round:N or the name of an imported one.
+    """The adapter a person means by one of ``choices``.
 
     None is the plain base. ``global`` is the newest global adapter here, ``round:N`` the one that
-    round N published.
+    round N published, ``adopted`` the one this hospital decided to use: the base until it did.
     Raises InputError when there is no such adapter.
     """
+    if choice == "adopted":
+        adoption = read_adoption(paths)
+        choice = adoption.choice if adoption else "base"
     if choice == "base":
         return None
     if choice == "local":
         folder, remedy = paths.adapters / "local", "`appliance train --local` makes one."
+    elif choice == "personal":
+        folder = paths.adapters / "personal"
+        remedy = '`appliance sync` makes one where [adopt] rule is "best" or "mixture".'
     elif choice == "global":
         rounds = global_rounds(paths)
         folder = global_folder(paths, rounds[-1] if rounds else 0)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from appliance.adopted import Rule
 from backends.base import Quantisation
 from federation.errors import ConfigError
 
@@ -48,6 +49,19 @@ class NetworkSection(_Section):
     proxy: str = Field("", description="explicit HTTP proxy, such as http://proxy.example:3128")
     ca_file: str = Field("", description="further CA certificate (PEM), such as the proxy's")
     timeout_seconds: float = Field(30.0, gt=0, description="for connecting and for each answer")
+
+
+class AdoptSection(_Section):
+    """Whether a new global adapter is taken into use here (docs/aggregation.md)."""
+
+    rule: Rule = Field(
+        "not-worse",
+        description="always; not-worse than the present one on held-out data; the best of global, "
+        "present and own; or also a mixture of own and global",
+    )
+    tolerance: float = Field(
+        0.01, ge=0, le=10, description="nats a token by which not-worse may be worse"
+    )
 
 
 class DataSection(_Section):
@@ -98,6 +112,7 @@ class ApplianceConfig(_Section):
     model: ModelSection = ModelSection()
     network: NetworkSection = NetworkSection()
     data: DataSection = DataSection()
+    adopt: AdoptSection = AdoptSection()
     safety: SafetySection = SafetySection()
     serve: ServeSection = ServeSection()
 

@@ -70,6 +70,10 @@ class Assistant:
         Raises InputError when it is not here, ModelError when it is for another base model.
         """
         stored = adapters.find(self._context.paths, choice)
+        if stored is None and self._model is None:
+            # The plain base is what will be loaded, at the first question that is answered.
+            self._choice, self._attached = choice, ""
+            return
         model = self._loaded(stored.card.base_sha256 if stored else None)
         wanted = stored.card.digest() if stored else ""
         if wanted != self._attached:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from appliance import adapters
+from appliance.adopted import Adoption, read_adoption
 from appliance.context import Context
-from appliance.enrolment import load_enrolment, passphrase
+from appliance.enrolment import Enrolment, load_enrolment, passphrase
+from appliance.rounds.global_adapter import kept_record
 from appliance.rounds.outbox import Outbox
 from appliance.rounds.participation import read_metadata
 from appliance.session import open_session, read_traffic
@@ -19,18 +22,25 @@ Stage = Literal["descriptor", "trained", "sealed", "delivered"]
 
 @dataclass(frozen=True)
 class LocalRound:
-    """How far this hospital is with one round, and its held-out losses if it trained."""
+    """How far this hospital is with one round, and its held-out losses if it trained.
+
+    ``weight`` is what its update counted for by the signed record that ``appliance sync`` fetched,
+    None where it was left out or there is no record here; ``why`` is what the record says of it.
+    """
 
     round: int
     stage: Stage
     loss_before: float | None
     loss_after: float | None
+    weight: float | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)
 class ApplianceStatus:
     """``coordinator`` says what the coordinator answered, or why it did not; in that case
-    ``exit_code`` is that of the error."""
+    ``exit_code`` is that of the error. ``quarantine`` says why this hospital's update waits to be
+    admitted by a person there, ``adoption`` which adapter is in use here."""
 
     federation: str
     hospital: str
@@ -45,6 +55,8 @@ class ApplianceStatus:
     global_rounds: tuple[int, ...]
     bytes_sent: int
     bytes_received: int
+    quarantine: str = ""
+    adoption: Adoption | None = None
 
 
 def read_status(context: Context) -> ApplianceStatus:
@@ -55,12 +67,13 @@ def read_status(context: Context) -> ApplianceStatus:
     number: int | None = None
     state: str | None = None
     delivered: bool | None = None
-    answer = "answers"
+    answer, quarantine = "answers", ""
     exit_code = 0
     try:
         with open_session(context) as session:
             current = session.client.current()
         number, state, delivered = current.round, current.state, current.delivered
+        quarantine = current.quarantine
     except TransportError as error:
         answer, exit_code = f"does not answer: {error}", error.exit_code
     except FedMedError as error:
@@ -80,6 +93,8 @@ def read_status(context: Context) -> ApplianceStatus:
         global_rounds=tuple(adapters.global_rounds(context.paths)),
         bytes_sent=traffic.sent,
         bytes_received=traffic.received,
+        quarantine=quarantine,
+        adoption=read_adoption(context.paths),
     )
 
 
@@ -94,12 +109,29 @@ def local_rounds(context: Context) -> list[LocalRound]:
         stage: Stage = "descriptor" if metadata is None else "trained"
         if metadata is not None and outbox.sealed():
             stage = "delivered" if outbox.receipt() else "sealed"
+        weight, why = _counted(folder, enrolment)
         found.append(
             LocalRound(
                 int(folder.name),
                 stage,
                 metadata.loss_before if metadata else None,
                 metadata.loss_after if metadata else None,
+                weight,
+                why,
             )
         )
     return found
+
+
+def _counted(folder: Path, enrolment: Enrolment) -> tuple[float | None, str]:
+    """What the round's record here says of this hospital's update: its weight, and why."""
+    record = kept_record(folder, enrolment)
+    if record is None:
+        return None, ""
+    for contribution in record.contributions:
+        if contribution.hospital == enrolment.hospital:
+            return contribution.weight, contribution.explanation
+    for rejection in record.rejections:
+        if rejection.hospital == enrolment.hospital:
+            return None, f"left out: {rejection.reason}"
+    return None, ""

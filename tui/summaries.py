@@ -40,9 +40,11 @@ def local_rows(done: TrainingMetadata) -> list[Row]:
 
 def sync_rows(outcome: SyncOutcome) -> list[Row]:
     """The global adapter that was fetched."""
+    decided = outcome.adoption
     return [
         ("Fetched", f"the global adapter of round {outcome.round}"),
         ("Held-out loss", f"{loss(outcome.loss)} on this hospital's data"),
+        *([("In use", f"{decided.choice}: {decided.reason}")] if decided else []),
         ("Kept in", str(outcome.adapter.folder)),
     ]
 

@@ -28,19 +28,25 @@ def command() -> None:
 def list_command(context: Context, as_json: bool) -> None:
     """Show which adapters are here: local, global ones by round, imported ones."""
     from appliance import adapters
+    from appliance.adopted import read_adoption
 
     found = [
         (name, stored)
         for name in adapters.choices(context.paths)
-        if name != "global" and (stored := adapters.find(context.paths, name)) is not None
+        if name not in ("global", "adopted")
+        and (stored := adapters.find(context.paths, name)) is not None
     ]
     lines = [_line(name, stored) for name, stored in found]
     rounds = adapters.global_rounds(context.paths)
     if rounds:
         lines.append(f"`global` is round:{rounds[-1]}.")
+    adoption = read_adoption(context.paths)
+    if adoption:
+        lines.append(f"`adopted` is {adoption.choice}: {adoption.reason}.")
     data = {
         "adapters": [_row(name, stored) for name, stored in found],
         "global": f"round:{rounds[-1]}" if rounds else None,
+        "adopted": adoption.choice if adoption else None,
     }
     emit(data, "\n".join(lines) or "There is no adapter here yet.", as_json=as_json)
 

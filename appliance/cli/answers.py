@@ -19,9 +19,10 @@ _F = Callable[..., Any]
 
 adapter_option = click.option(
     "--adapter",
-    default="base",
+    default="adopted",
     show_default=True,
-    help="base, local, global, round:N (the global adapter of a round) or an imported one.",
+    help="adopted (what `appliance sync` decided; until then base), base, local, personal, global, "
+    "round:N (the global adapter of a round) or an imported one.",
 )
 
 

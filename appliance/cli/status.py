@@ -29,6 +29,8 @@ def command(context: Context, as_json: bool) -> None:
         mine = "delivered by this hospital" if status.delivered else "not delivered from here"
         what = f"{status.round}: {status.round_state}, {mine}" if status.round else "none yet"
         lines.append(f"Round        {what}")
+    if status.quarantine:
+        lines.append(f"In quarantine at the coordinator: {status.quarantine}")
     for done in status.rounds:
         losses = (
             f"  held-out loss {done.loss_before:.3f} -> {done.loss_after:.3f}"
@@ -36,11 +38,17 @@ def command(context: Context, as_json: bool) -> None:
             else ""
         )
         lines.append(f"  round {done.round}: {done.stage}{losses}")
+        if done.why:
+            lines.append(f"    {done.why}")
     fetched = ", ".join(map(str, status.global_rounds)) or "none"
     lines.append(f"Global adapters here: {fetched}")
+    if status.adoption:
+        lines.append(f"In use here  {status.adoption.choice}: {status.adoption.reason}")
     lines.append(
         f"Traffic      {status.bytes_sent / 1e6:.2f} MB sent, "
         f"{status.bytes_received / 1e6:.2f} MB received"
     )
-    emit(dataclasses.asdict(status), "\n".join(lines), as_json=as_json)
+    adoption = status.adoption.model_dump() if status.adoption else None
+    data = {**dataclasses.asdict(status), "adoption": adoption}
+    emit(data, "\n".join(lines), as_json=as_json)
     click.get_current_context().exit(status.exit_code)

@@ -17,7 +17,10 @@ from federation.terminal import emit, json_option
 @json_option
 @click.pass_obj
 def command(context: Context, number: int | None, evaluate: bool, as_json: bool) -> None:
-    """Fetch a published global adapter, verify it and measure it on local held-out data."""
+    """Fetch a published global adapter, verify it, measure it on local held-out data, and decide.
+
+    By [adopt] in appliance.toml the hospital adopts it, keeps what it had, or keeps a mixture.
+    """
     from appliance.rounds.sync import sync
 
     with watch(as_json=as_json) as sink:
@@ -28,6 +31,9 @@ def command(context: Context, number: int | None, evaluate: bool, as_json: bool)
         "adapter_sha256": outcome.adapter.card.sha256,
         "folder": str(outcome.adapter.folder),
         "loss": outcome.loss,
+        "adoption": outcome.adoption.model_dump() if outcome.adoption else None,
     }
     text = f"Global adapter of round {outcome.round}{measured}: {outcome.adapter.folder}"
+    if outcome.adoption:
+        text += f"\nIn use from now on: {outcome.adoption.choice} ({outcome.adoption.reason})"
     emit(data, text, as_json=as_json)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from appliance import adapters
 from appliance.adapters import AdapterCard, StoredAdapter
 from appliance.client import CoordinatorClient
@@ -11,10 +13,11 @@ from appliance.enrolment import Enrolment
 from appliance.events import Phase, Sink, Transfer
 from federation.adapter import check_layout, checked_tensors
 from federation.canonical import file_sha256
-from federation.errors import AdapterError, IdentityError
+from federation.errors import AdapterError, IdentityError, StorageError
 from federation.files import write_atomically
 from federation.messages import RoundDescriptor
 from federation.records import RoundRecord
+from federation.signing import SignedDocument
 from federation.tensors import DTYPES, header_bytes, read_header, read_tensors
 
 RECORD = "record.json"
@@ -102,3 +105,18 @@ def fetch_record(
         )
     write_atomically(folder / RECORD, signed.to_json())
     return record
+
+
+def kept_record(folder: Path, enrolment: Enrolment) -> RoundRecord | None:
+    """The record that ``fetch_record`` kept in a round's folder, or None. Raises StorageError."""
+    path = folder / RECORD
+    try:
+        signed = SignedDocument.model_validate_json(path.read_bytes())
+        return signed.open(RoundRecord, enrolment.coordinator, "record")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError, IdentityError) as error:
+        raise StorageError(
+            f"{path} cannot be read: {error}.",
+            hint=f"Remove it; `appliance sync --round {int(folder.name)}` fetches it again.",
+        ) from error

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from appliance import adapters, models
 from appliance.adapters import StoredAdapter
+from appliance.adopted import Adoption, read_adoption
 from appliance.audit.services import watch
 from appliance.context import Context
 from appliance.engine import load_engine
 from appliance.events import Note, Phase, Sink
 from appliance.policy import load_policy
+from appliance.rounds.adopting import adopt
 from appliance.rounds.descriptor import fetch_round
 from appliance.rounds.global_adapter import fetch_adapter, fetch_record
 from appliance.rounds.participation import report_evaluation
@@ -23,12 +25,17 @@ from federation.records import RoundRecord
 
 @dataclass(frozen=True)
 class SyncOutcome:
-    """The adapter that is here now; ``loss`` is its held-out loss here, None if not measured."""
+    """The adapter that is here now; ``loss`` is its held-out loss here, None if not measured.
+
+    ``adoption`` is what was decided about it, None where that was not the question: nothing was
+    measured, the round was aborted, or a later round was decided about before.
+    """
 
     round: int
     adapter: StoredAdapter
     record: RoundRecord
     loss: float | None
+    adoption: Adoption | None
 
 
 def sync(
@@ -36,7 +43,8 @@ def sync(
 ) -> SyncOutcome:
     """Fetch the global adapter of round ``number``, or of the newest finished round.
 
-    Its held-out loss is measured here and, where the policy lets ``loss_before`` leave, reported.
+    Its held-out loss is measured here and, where the policy lets ``loss_before`` leave, reported;
+    and it is decided whether to use it (``appliance.rounds.adopting``).
     Raises RoundError when no round has finished, or round ``number`` has not, AuditError when the
     coordinator's log does not continue what was seen of it before.
     """
@@ -58,7 +66,7 @@ def sync(
             f"global adapter of round {wanted}",
             sink,
         )
-        loss = None
+        loss = adoption = None
         if evaluate:
             base = models.find(context.paths.models, sha256=descriptor.base.sha256)
             model = load_engine(base, context.config.engine, sink)
@@ -71,8 +79,11 @@ def sync(
             published = record.outcome == "published"
             if published and "loss_before" in descriptor.metrics and "loss_before" in allowed:
                 report_evaluation(session, wanted, loss, len(held_out), sink)
+            before = read_adoption(context.paths)
+            if published and (before is None or before.round <= wanted):
+                adoption = adopt(context, model, held_out, wanted, stored, loss, sink)
         sink(Phase("done", f"global adapter of round {wanted} is here"))
-        return SyncOutcome(wanted, stored, record, loss)
+        return SyncOutcome(wanted, stored, record, loss, adoption)
 
 
 def _newest_finished(current: CurrentRound) -> int:

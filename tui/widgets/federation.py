@@ -47,7 +47,7 @@ class Federation(VerticalScroll):
 
 def _status_rows(status: ApplianceStatus) -> list[tuple[Cell, Cell]]:
     answers = status.round is not None
-    return [
+    rows: list[tuple[Cell, Cell]] = [
         ("Hospital", Content.assemble((f"{status.hospital}", "bold"), f" in {status.federation}")),
         ("Fingerprint", status.fingerprint),
         (
@@ -63,6 +63,13 @@ def _status_rows(status: ApplianceStatus) -> list[tuple[Cell, Cell]]:
             f"{size(status.bytes_sent)} sent, {size(status.bytes_received)} received",
         ),
     ]
+    if status.quarantine:
+        rows.append(("Quarantine", plain(status.quarantine, "$text-warning")))
+    if counted := [done for done in status.rounds if done.why]:
+        rows.append((f"In round {counted[-1].round}", plain(counted[-1].why)))
+    if status.adoption:
+        rows.append(("In use", plain(f"{status.adoption.choice}: {status.adoption.reason}")))
+    return rows
 
 
 def _round(status: ApplianceStatus) -> Cell:

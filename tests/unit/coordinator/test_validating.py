@@ -59,7 +59,7 @@ def test_each_hospitals_own_model_is_measured_and_weighed_by_that(world: World, 
     assert row is not None
     digest = validating._set_digest(world.coordinator.validation, row)
     second = find(world.coordinator, "h02").upload_id
-    world.coordinator.store.reviews.keep_loss(second, digest, 9.5)
+    world.coordinator.store.reviews.keep_loss(second, digest, 99.5)
     assert world.advance(1).state is State.PUBLISHED
     record = h01.record(1)
     assert (record.losses, record.validation) == (
@@ -67,7 +67,7 @@ def test_each_hospitals_own_model_is_measured_and_weighed_by_that(world: World, 
         "validated on 2 examples of validation.jsonl",
     )
     losses = {c.hospital: c.validated_loss for c in record.contributions}
-    assert losses["h02"] == 9.5, "it is not measured a second time"
+    assert losses["h02"] == 99.5, "it is not measured a second time"
     assert "validated loss worse than the median" in record.contributions[1].explanation
     assert find(world.coordinator, "h01", 1).reported_loss == 1.5
     for hospital in "h01", "h03":

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from coordinator.context import Coordinator
 from coordinator.store.documents import stored_documents
+from coordinator.store.reading import stored
 from federation import merkle
 from federation.errors import IdentityError, InputError, StorageError
 from federation.log import (
@@ -80,7 +81,7 @@ def _last(coordinator: Coordinator) -> tuple[SignedDocument | None, Checkpoint |
     try:
         return document, document.open(Checkpoint, coordinator.identity.public(), "checkpoint")
     except IdentityError:
-        return None, Checkpoint.model_validate_json(document.body)
+        return None, stored(Checkpoint, document.body)
 
 
 def entries(coordinator: Coordinator, start: int, end: int) -> LogEntries:
@@ -135,7 +136,7 @@ def export(coordinator: Coordinator) -> Iterator[str]:
     Raises StorageError at the first difference, so that no altered log ends with a checkpoint.
     """
     document = checkpoint(coordinator)
-    signed = Checkpoint.model_validate_json(document.body)
+    signed = stored(Checkpoint, document.body)
     found, tree = Examination(), merkle.Tree()
     for text in _walk(coordinator, found, tree, signed.size):
         _raise(found)
@@ -164,7 +165,8 @@ def verify(coordinator: Coordinator) -> Examination:
         found.findings.append("the last checkpoint is not signed by this coordinator's key")
     if signed is not None and signed.size > size:
         found.findings.append(f"{size} entries are left of the {signed.size} that were signed")
-    names = {d.sha256: d.name for d in documents}
+    names = {d.sha256: d.name for d in documents if d.sha256 is not None}
+    found.findings += [f"the {d.name} cannot be read" for d in documents if d.sha256 is None]
     logged: set[str] = set()
     for text in _walk(coordinator, found, tree, size):
         entry = LogEntry.model_validate_json(text)

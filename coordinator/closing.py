@@ -16,7 +16,8 @@ from coordinator.inputs import Damaged, inputs_digest, round_inputs
 from coordinator.records import Account, contribution, signed_record
 from coordinator.review import validated_losses, why_left_out
 from coordinator.rounds import Action, Facts, Request, State, decide
-from coordinator.store.rounds import RoundRow
+from coordinator.store.reading import stored
+from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.errors import AdapterError
 from federation.membership import Roster
@@ -157,7 +158,7 @@ def _publish(
 ) -> None:
     assert row.contributions is not None
     assert row.adapter_sha256 is not None
-    account = Account.model_validate_json(row.contributions)
+    account = stored(Account, row.contributions)
     record = signed_record(coordinator, row, roster, uploads, account, row.adapter_sha256)
     done = coordinator.store.rounds.published(
         row.number, adapter_sha256=row.adapter_sha256, record=record

@@ -9,7 +9,7 @@ from coordinator.aggregation import gram
 from coordinator.anomalies import Figures, find_anomalies
 from coordinator.context import Coordinator
 from coordinator.inputs import Damaged, inputs_digest, round_inputs
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
 from coordinator.validating import validate
 from federation.findings import ChangeFigures, UpdateFinding

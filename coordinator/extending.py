@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.context import Coordinator
 from coordinator.errors import NoSuchRound
 from coordinator.rounds import State
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from federation.errors import RoundClosed, RoundError
 from federation.messages import RoundExtension
 from federation.signing import SignedDocument

@@ -9,7 +9,7 @@ from coordinator.inputs import inputs_digest
 from coordinator.rotation import same_member
 from coordinator.rounds import Facts, State
 from coordinator.store.reviews import Review
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.membership import Roster
 from federation.messages import RoundDescriptor

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from coordinator.aggregation import Inputs, Tensors, Update
 from coordinator.context import Coordinator
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.canonical import canonical_json, sha256
 from federation.envelope import open_update

@@ -13,7 +13,7 @@ from coordinator.config import RoundSection
 from coordinator.context import Coordinator
 from coordinator.rounds import State
 from coordinator.store.plans import Plan
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from coordinator.verification import largest_update
 from federation.adapter import AdapterSchema, Factors, initial_adapter
 from federation.base_model import CARD_NAME, BaseModelCard, read_card, write_card

@@ -11,7 +11,7 @@ from coordinator.context import Coordinator
 from coordinator.opening import open_round
 from coordinator.rounds import FINAL, State
 from coordinator.store.plans import Plan
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from federation.errors import AdapterError, InputError, RoundError
 
 

@@ -8,7 +8,7 @@ from coordinator.aggregation import Share
 from coordinator.context import Coordinator
 from coordinator.review import remark
 from coordinator.store.reviews import Review
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.canonical import Message
 from federation.membership import Roster

@@ -10,7 +10,7 @@ from coordinator.errors import NoSuchRound
 from coordinator.facts import accepted, facts_of, in_quarantine
 from coordinator.rounds import State
 from coordinator.store.reviews import Decided, Review
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.errors import RoundClosed, RoundError
 from federation.findings import UpdateFinding

@@ -12,8 +12,9 @@ from coordinator.forecast import SILENT_AFTER_SECONDS, Ahead, after_the_round, f
 from coordinator.planning import current
 from coordinator.review import Reviewed, listing
 from coordinator.rounds import FINAL, State
+from coordinator.store.reading import stored
 from coordinator.store.reports import Evaluation, Heartbeat
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from federation.membership import Roster
 from federation.records import Contribution, RoundRecord
 
@@ -188,7 +189,7 @@ def _hospitals(coordinator: Coordinator, newest: RoundRow | None) -> tuple[Hospi
 def _counted(row: RoundRow) -> dict[str, Contribution]:
     if row.state is not State.PUBLISHED or row.record is None:
         return {}
-    record = RoundRecord.model_validate_json(row.record.body)
+    record = stored(RoundRecord, row.record.body)
     return {c.hospital: c for c in record.contributions}
 
 

@@ -8,7 +8,7 @@ from coordinator.context import Coordinator
 from coordinator.errors import NoSuchRound, TooManyUploads, WrongOffset
 from coordinator.facts import facts_of
 from coordinator.rounds import Action, State, decide
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
 from coordinator.verification import check_manifest, open_verified, signer_of
 from federation.envelope import parse_manifest, verify_signatures

@@ -23,7 +23,7 @@ from coordinator.aggregation import Inputs, Tensors, Update
 from coordinator.config import ValidationSection
 from coordinator.context import Coordinator
 from coordinator.inputs import round_inputs
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
 from coordinator.validation import Adapter, Failure, Job, Loss, read_items
 from federation.base_model import CARD_NAME, read_card

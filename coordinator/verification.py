@@ -7,7 +7,7 @@ import numpy as np
 from coordinator.context import Coordinator
 from coordinator.facts import round_roster
 from coordinator.rotation import same_member
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.adapter import AdapterSchema, Factors
 from federation.canonical import sha256

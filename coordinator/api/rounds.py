@@ -11,7 +11,7 @@ from coordinator.api.documenting import SIGNED, answered, empty, refused, takes
 from coordinator.errors import NoSuchRound
 from coordinator.review import quarantine_of
 from coordinator.rounds import State
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from coordinator.uploads import open_round
 from federation.errors import RoundError
 from federation.messages import CurrentRound, EvaluationReport, ProgressReport

@@ -14,7 +14,7 @@ from federation.terminal import emit, json_option
 
 if TYPE_CHECKING:
     from coordinator.context import Coordinator
-    from coordinator.store.rounds import RoundRow
+    from coordinator.store.round_row import RoundRow
 
 
 class _RoundOptions(click.Command):

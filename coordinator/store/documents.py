@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from coordinator.store.database import Database
+from coordinator.store.reading import stored
 from coordinator.store.tables import rosters, rounds, uploads
+from federation.errors import StorageError
 from federation.signing import SignedDocument
 
 
 @dataclass(frozen=True)
 class Document:
-    """What a document is, in words, and the digest of its signed text."""
+    """What a document is, in words, and the digest of its signed text; None where it is none."""
 
     name: str
-    sha256: str
+    sha256: str | None
 
 
 def stored_documents(database: Database) -> list[Document]:
@@ -30,9 +32,16 @@ def stored_documents(database: Database) -> list[Document]:
     )
     with database.read() as connection:
         return [
-            Document(f"{what} {number}", SignedDocument.model_validate_json(document).body_sha256)
+            Document(f"{what} {number}", _digest(document))
             for what, key, column in kept
             for number, document in connection.execute(
                 select(key, column).where(column.is_not(None)).order_by(key)
             )
         ]
+
+
+def _digest(text: str) -> str | None:
+    try:
+        return stored(SignedDocument, text).body_sha256
+    except StorageError:
+        return None

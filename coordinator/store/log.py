@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from coordinator.clock import Clock
 from coordinator.store.database import Database
+from coordinator.store.reading import stored
 from coordinator.store.tables import checkpoints, log, log_nodes
 from federation import merkle
 from federation.log import MAX_DETAIL, Kind, LogEntry
@@ -114,7 +115,7 @@ class Log:
         """The checkpoint that was signed last."""
         with self._database.read() as connection:
             text = connection.scalar(select(checkpoints.c.document))
-        return SignedDocument.model_validate_json(text) if text else None
+        return stored(SignedDocument, text) if text else None
 
     def keep_checkpoint(self, size: int, document: SignedDocument) -> None:
         """Remember a signed checkpoint in place of one of no more entries."""

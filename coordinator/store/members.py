@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from coordinator.clock import Clock, utc
 from coordinator.store.database import Database
 from coordinator.store.log import Log
+from coordinator.store.reading import stored
 from coordinator.store.rotations import Rotation, approve_waiting, forget_waiting
 from coordinator.store.tables import candidates, invites, nonces, rosters
 from federation.errors import StorageError
@@ -52,14 +53,14 @@ class Members:
         """The newest roster."""
         with self._database.read() as connection:
             query = select(rosters.c.document).order_by(rosters.c.version.desc()).limit(1)
-            return SignedDocument.model_validate_json(connection.scalars(query).one())
+            return stored(SignedDocument, connection.scalars(query).one())
 
     def roster_by_digest(self, sha256: str) -> SignedDocument | None:
         """The roster whose signed text has this digest."""
         with self._database.read() as connection:
             query = select(rosters.c.document).where(rosters.c.sha256 == sha256)
             text = connection.scalars(query).one_or_none()
-        return SignedDocument.model_validate_json(text) if text else None
+        return stored(SignedDocument, text) if text else None
 
     def add_roster(
         self,
@@ -156,7 +157,7 @@ class Members:
         return {
             row.hospital: Candidate(
                 row.hospital,
-                PublicIdentity.model_validate_json(row.identity),
+                stored(PublicIdentity, row.identity),
                 row.enrolled_at,
                 row.revoked_at,
             )

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 from coordinator.config import RoundSection
 from coordinator.store.database import Database
 from coordinator.store.log import Log
+from coordinator.store.reading import stored
 from coordinator.store.tables import plans
 
 
@@ -43,7 +44,7 @@ class Plans:
         if found is None:
             return None
         values = dict(found._mapping)
-        settings = RoundSection.model_validate_json(values.pop("settings"), strict=False)
+        settings = stored(RoundSection, values.pop("settings"), strict=False)
         return Plan(settings=settings, **values)
 
     def end(self, plan: Plan, reason: str) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 from coordinator.rounds import State
 from coordinator.store.database import Database
 from coordinator.store.log import Log
+from coordinator.store.reading import stored
 from coordinator.store.tables import findings, rounds, uploads, validations
 from federation.findings import ChangeFigures, UpdateFinding
 
@@ -188,7 +189,7 @@ def _of_round(connection: Connection, number: int) -> dict[str, Review]:
     return {
         row.upload_id: Review(
             row.upload_id,
-            UpdateFinding.model_validate_json(row.finding),
+            stored(UpdateFinding, row.finding),
             row.found_at,
             row.decision,
             row.decision_reason,

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from coordinator.store.database import Database
 from coordinator.store.log import Log
+from coordinator.store.reading import stored
 from coordinator.store.tables import candidates, rotations
 from federation.errors import StorageError
 from federation.messages import PublicIdentity
@@ -64,7 +65,7 @@ class Rotations:
             found = connection.execute(_waiting(hospital)).one_or_none()
         if found is None:
             return None
-        identity = PublicIdentity.model_validate_json(found.identity)
+        identity = stored(PublicIdentity, found.identity)
         return Rotation(hospital, found.old_sha256, identity, found.requested_at)
 
     def earlier_keys(self, sha256: str) -> set[str]:

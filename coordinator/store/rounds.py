@@ -3,80 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Update, func, insert, select, update
+from sqlalchemy import Connection, Select, Update, func, insert, select, update
 
 from coordinator.rounds import State
 from coordinator.store.database import Database
 from coordinator.store.log import Log
 from coordinator.store.plans import Plan, insert_plan
+from coordinator.store.reading import stored
+from coordinator.store.round_row import RoundRow, round_row
 from coordinator.store.tables import rounds, uploads
-from federation.base_model import BaseModelCard
 from federation.errors import RoundError
-from federation.messages import RoundDescriptor, RoundExtension
+from federation.messages import RoundDescriptor
 from federation.signing import SignedDocument
 
 _UNFINISHED = (State.OPEN, State.CLOSED, State.AGGREGATED)
-
-
-@dataclass(frozen=True)
-class RoundRow:
-    """A round as remembered.
-
-    ``turn`` counts the rounds that an adapter has been through, this one included: 1 for a
-    fresh one. ``wrapped_seed`` is None once the round is over. ``contributions`` is JSON.
-    ``examined_sha256`` is of the updates that were examined last, ``validation`` what was said of
-    the validation set then, ``looks`` how often findings or decisions about updates changed.
-    """
-
-    number: int
-    state: State
-    document: SignedDocument
-    card: BaseModelCard
-    turn: int
-    wrapped_seed: bytes | None
-    inputs_sha256: str | None = None
-    adapter_sha256: str | None = None
-    contributions: str | None = None
-    reason: str | None = None
-    closed_at: int | None = None
-    record: SignedDocument | None = None
-    extension: SignedDocument | None = None
-    examined_sha256: str | None = None
-    validation: str | None = None
-    looks: int = 0
-
-    @property
-    def descriptor(self) -> RoundDescriptor:
-        """The descriptor, which the coordinator itself signed."""
-        return RoundDescriptor.model_validate_json(self.document.body)
-
-    @property
-    def extended(self) -> RoundExtension | None:
-        """What the newest extension says, which the coordinator itself signed."""
-        if self.extension is None:
-            return None
-        return RoundExtension.model_validate_json(self.extension.body)
-
-    @property
-    def deadline(self) -> int:
-        """The deadline that holds now, in seconds since 1970."""
-        return self.extended.deadline if self.extended else self.descriptor.deadline
-
-
-def _row(found: Row[Any]) -> RoundRow:
-    values = dict(found._mapping)
-    record, extension = values.pop("record"), values.pop("extension")
-    return RoundRow(
-        document=SignedDocument.model_validate_json(values.pop("descriptor")),
-        card=BaseModelCard.model_validate_json(values.pop("card")),
-        record=SignedDocument.model_validate_json(record) if record else None,
-        extension=SignedDocument.model_validate_json(extension) if extension else None,
-        state=State(values.pop("state")),
-        **values,
-    )
 
 
 class Rounds:
@@ -89,7 +31,7 @@ class Rounds:
     def _first(self, query: Select[Any]) -> RoundRow | None:
         with self._database.read() as connection:
             found = connection.execute(query.limit(1)).one_or_none()
-        return _row(found) if found else None
+        return round_row(found) if found else None
 
     def get(self, number: int) -> RoundRow | None:
         """One round."""
@@ -114,12 +56,8 @@ class Rounds:
         """Digests of the adapters that some round starts from or ended with."""
         with self._database.read() as connection:
             found = connection.execute(select(rounds.c.descriptor, rounds.c.adapter_sha256)).all()
-        parents = {
-            RoundDescriptor.model_validate_json(
-                SignedDocument.model_validate_json(row.descriptor).body
-            ).parent_adapter_sha256
-            for row in found
-        }
+        signed = [stored(SignedDocument, row.descriptor).body for row in found]
+        parents = {stored(RoundDescriptor, body).parent_adapter_sha256 for body in signed}
         return parents | {row.adapter_sha256 for row in found if row.adapter_sha256}
 
     def add(self, row: RoundRow, plan: Plan | None = None) -> None:

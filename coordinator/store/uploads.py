@@ -10,6 +10,7 @@ from sqlalchemy import insert, select, update
 from coordinator.rounds import State
 from coordinator.store.database import Database
 from coordinator.store.log import Log
+from coordinator.store.reading import stored
 from coordinator.store.tables import rounds, uploads
 from federation.messages import PayloadHeader, UploadRequest
 from federation.signing import SignedDocument
@@ -38,16 +39,16 @@ class UploadRow:
 
     def announced(self) -> UploadRequest:
         """What the hospital announced."""
-        return UploadRequest.model_validate_json(self.request)
+        return stored(UploadRequest, self.request)
 
     def payload_header(self) -> PayloadHeader:
         """The sealed header of an accepted update."""
         assert self.header is not None
-        return PayloadHeader.model_validate_json(self.header)
+        return stored(PayloadHeader, self.header)
 
     def signed_receipt(self) -> SignedDocument | None:
         """The receipt, once the upload was committed."""
-        return SignedDocument.model_validate_json(self.receipt) if self.receipt else None
+        return stored(SignedDocument, self.receipt) if self.receipt else None
 
 
 Admit = Callable[[Sequence[UploadRow]], str | None]

@@ -18,7 +18,7 @@ from coordinator.enrolment import fingerprint
 from coordinator.extending import extend_by_hand
 from coordinator.rotation import approve_rotation
 from coordinator.rounds import Request, State
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from federation.errors import FedMedError, InputError, RoundError
 from federation.membership import Roster
 from federation.messages import ProgressReport

@@ -266,6 +266,12 @@ TAMPERING: dict[str, tuple[Callable[[World], None], str]] = {
         ),
         "(receipt, h01, round 1) is gone or changed",
     ),
+    "a torn receipt": (
+        lambda w: edit(
+            w, "UPDATE uploads SET receipt = substr(receipt, 1, 99) WHERE hospital = 'h01'"
+        ),
+        "the receipt of upload",
+    ),
     "a record": (
         lambda w: edit(w, "UPDATE rounds SET record = NULL WHERE number = 2"),
         "(abort, round 2) is gone or changed",
@@ -330,6 +336,14 @@ def test_verify_says_what_differs(played: World, capsys: pytest.CaptureFixture[s
     err = capsys.readouterr().err
     assert "(receipt, h01, round 1)" in err
     assert "-> Stop the coordinator" in err
+
+
+def test_a_torn_database_is_said_not_dumped(
+    played: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(played, "UPDATE rosters SET document = substr(document, 1, 99)")
+    assert command(played, "verify") == 9
+    assert "-> Restore the newest good backup" in capsys.readouterr().err
 
 
 def test_an_export_stands_on_its_own(played: World, folder: Path) -> None:

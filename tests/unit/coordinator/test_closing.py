@@ -10,7 +10,8 @@ from coordinator import aggregation, closing
 from coordinator.enrolment import revoke
 from coordinator.inputs import round_inputs
 from coordinator.rounds import Request, State
-from coordinator.store.rounds import RoundRow, Rounds
+from coordinator.store.round_row import RoundRow
+from coordinator.store.rounds import Rounds
 from coordinator.wrapping import Wrapping, WrappingKey
 from federation.canonical import file_sha256
 from federation.errors import StorageError

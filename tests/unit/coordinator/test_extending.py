@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.extending import extend_by_hand
 from coordinator.rounds import Request, State
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from federation.errors import RoundClosed
 from federation.messages import RoundExtension
 from federation.signing import SignedDocument

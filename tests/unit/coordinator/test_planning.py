@@ -13,7 +13,7 @@ from coordinator.enrolment import revoke
 from coordinator.planning import cancel, current, end_of, follow_plan, open_rounds, standing
 from coordinator.rounds import FINAL, Request, State
 from coordinator.store.plans import Plan
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from federation.errors import RoundError
 from tests.unit.coordinator.hospital import Hospital
 from tests.unit.coordinator.world import World

@@ -17,7 +17,7 @@ from coordinator.home import ca_certificate, create_home
 from coordinator.opening import open_round
 from coordinator.paths import Paths
 from coordinator.rounds import Request
-from coordinator.store.rounds import RoundRow
+from coordinator.store.round_row import RoundRow
 from federation.adapter import ModuleShape
 from federation.base_model import BaseModelCard
 from federation.membership import Invite

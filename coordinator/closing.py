@@ -195,6 +195,7 @@ def _abort(
     done = coordinator.store.rounds.aborted(
         row.number,
         row.state,
+        accepted=frozenset(u.upload_id for u in accepted(uploads)),
         excluded=excluded,
         looks=row.looks,
         reason=reason,

@@ -160,16 +160,13 @@ class Rounds:
         False when the round is not open, or when other updates have been accepted or other
         findings or decisions noted meanwhile.
         """
-        accepted = select(uploads.c.upload_id).where(
-            uploads.c.round == number, uploads.c.state == "accepted"
-        )
         move = (
             _moved(number, State.OPEN, State.CLOSED)
             .where(rounds.c.looks == looks)
             .values(inputs_sha256=inputs_sha256, reason=reason, closed_at=now)
         )
         with self._database.write() as connection:
-            if frozenset(connection.scalars(accepted)) != included | excluded.keys():
+            if _accepted(connection, number) != included | excluded.keys():
                 return False
             if connection.execute(move).rowcount != 1:
                 return False
@@ -258,13 +255,17 @@ class Rounds:
         number: int,
         before: State,
         *,
+        accepted: frozenset[str],
         excluded: Mapping[str, str],
         looks: int,
         reason: str,
         record: SignedDocument,
         now: int,
     ) -> bool:
-        """``before`` -> ABORTED; destroys the round's secret. ``excluded`` as for ``close``."""
+        """``before`` -> ABORTED; destroys the round's secret. ``excluded`` as for ``close``.
+
+        False as for ``close``, with ``accepted`` what the record was made of.
+        """
         move = (
             _moved(number, before, State.ABORTED)
             .where(rounds.c.looks == looks)
@@ -276,6 +277,8 @@ class Rounds:
             )
         )
         with self._database.write() as connection:
+            if _accepted(connection, number) != accepted:
+                return False
             changed = connection.execute(move)
             if changed.rowcount == 1:
                 for upload_id, why in excluded.items():
@@ -288,6 +291,13 @@ class Rounds:
                     detail=reason,
                 )
         return changed.rowcount == 1
+
+
+def _accepted(connection: Connection, number: int) -> frozenset[str]:
+    query = select(uploads.c.upload_id).where(
+        uploads.c.round == number, uploads.c.state == "accepted"
+    )
+    return frozenset(connection.scalars(query))
 
 
 def _moved(number: int, before: State, after: State) -> Update:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from coordinator.wrapping import Wrapping, WrappingKey
 from federation.canonical import file_sha256
 from federation.errors import StorageError
 from federation.messages import ProgressReport
+from federation.signing import SignedDocument
 from tests.unit.coordinator.hospital import Hospital, problem
 from tests.unit.coordinator.world import World
 
@@ -53,6 +55,32 @@ def test_a_round_without_quorum_is_aborted_at_the_deadline(world: World) -> None
     assert record.absent == ("h01", "h03")
     assert [(c.hospital, c.weight) for c in record.contributions] == [("h02", 0.0)]
     assert h03.current().state == "aborted"
+
+
+def test_an_update_accepted_while_a_round_is_being_aborted_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h01, h02, h03 = three(world)
+    deliver(h02)
+    late = h03.seal(1)
+    h03.announce(late)
+    assert h03.part(late, 0, late.body).status_code == 204
+    deadline = world.clock.now + DAY
+    signed_record = closing.signed_record
+
+    def after_the_commit(*arguments: Any) -> SignedDocument:  # noqa: ANN401  passed on
+        if world.coordinator.store.rounds.newest().state is State.OPEN:
+            # Its verification began just before the deadline.
+            world.clock.now = deadline - 1
+            assert h03.commit(late).status_code == 200
+            world.clock.now = deadline
+        return signed_record(*arguments)
+
+    monkeypatch.setattr(closing, "signed_record", after_the_commit)
+    world.clock.now = deadline
+    assert world.advance(1).state is State.PUBLISHED
+    record = h01.record(1)
+    assert [c.hospital for c in record.contributions] == ["h02", "h03"]
 
 
 def test_a_round_with_quorum_closes_at_the_deadline_without_the_absent(world: World) -> None:

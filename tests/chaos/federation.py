@@ -55,9 +55,8 @@ class Federation:
 
     def start(self, name: str, *arguments: str, plan: Plan | None = None) -> Program:
         """Start a command of the coordinator or of a hospital."""
-        program = "coordinator" if name == "coordinator" else "appliance"
         job = Job(
-            program,
+            "coordinator" if name == "coordinator" else "appliance",
             ("--home", str(self.home(name)), *arguments),
             {"FEDMED_MODELS": str(self.models), "FEDMED_ENGINE_THREADS": "1"},
             self.root / f"{next(self._numbers):03d}-{name}-{arguments[0]}.out",

@@ -94,7 +94,7 @@ def library() -> Path:
     built = Path(tempfile.gettempdir()) / name
     if not built.exists():
         own = built.with_suffix(f".{os.getpid()}")
-        command = ["cc", "-O1", "-shared", "-fPIC", "-o", own, _SOURCE, "-ldl", "-lpthread"]
+        command = ["cc", "-O1", "-shared", "-fPIC", "-o", str(own), str(_SOURCE), "-ldl"]
         subprocess.run(command, check=True)
         own.replace(built)
     return built

@@ -84,7 +84,7 @@ class Program:
 
 
 def _start_server() -> None:
-    if getattr(forkserver._forkserver, "_forkserver_pid", None) is not None:  # type: ignore[attr-defined]
+    if getattr(forkserver._forkserver, "_forkserver_pid", None) is not None:
         return
     fixed = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if available():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +36,7 @@ class Options:
 class Result:
     """What a row found: figures by name, lines of a coverage table, broken promises."""
 
-    figures: dict[str, int | float]
+    figures: Mapping[str, int | float]
     coverage: list[tuple[str, ...]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 

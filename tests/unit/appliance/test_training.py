@@ -23,6 +23,9 @@ from federation.errors import BackendError, DataError, LossNotFinite, ModelError
 from tests.tiny import build_tiny_model
 from tests.tiny_training import FACTS, RECIPE, conversation
 
+pytestmark = pytest.mark.timeout(300)
+"""One test starts a process that imports torch, which takes long on a busy machine."""
+
 SETTINGS = LocalSettings(
     recipe=RECIPE.model_copy(update={"steps": 6, "dropout": 0.2, "eval_every": 2})
 )

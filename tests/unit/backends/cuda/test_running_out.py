@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.timeout(300)
+"""Processes of their own import torch, which takes long on a busy machine."""
+
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:

@@ -17,6 +17,9 @@ from safetensors import safe_open
 from backends import probes
 from tests.unit.backends.train_from_checkpoint import PASSES, RECIPE_HERE
 
+pytestmark = pytest.mark.timeout(300)
+"""Importing an engine takes long on a busy machine."""
+
 _STEPS = RECIPE_HERE.steps
 assert _STEPS is not None
 CHECKPOINTS = _STEPS * (PASSES + 1)

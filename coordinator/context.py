@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pydantic import ValidationError
 
@@ -19,7 +20,7 @@ from coordinator.wrapping import Wrapping
 from federation.errors import ConfigError, StorageError
 from federation.membership import Roster
 from federation.messages import PublicIdentity
-from federation.signing import Identity
+from federation.signing import Identity, SignedDocument
 
 PASSPHRASE = "COORDINATOR_PASSPHRASE"
 
@@ -47,8 +48,17 @@ class Coordinator:
     validation: ValidationSection = field(default_factory=ValidationSection)
 
     def roster(self) -> Roster:
-        """The current roster; its signature by the admin key is verified each time."""
-        return self.store.members.roster().open(Roster, self.admin, "roster")
+        """The current roster, its signature by the admin key verified."""
+        return open_roster(self.store.members.roster(), self.admin)
+
+
+@lru_cache(maxsize=4)
+def open_roster(document: SignedDocument, admin: PublicIdentity) -> Roster:
+    """A signed roster's content; for the same text, signatures and key it is verified once.
+
+    With hundreds of members it takes longer than all else that a request needs.
+    """
+    return document.open(Roster, admin, "roster")
 
 
 def open_coordinator(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.context import Coordinator
+from coordinator.context import Coordinator, open_roster
 from coordinator.inputs import inputs_digest
 from coordinator.rotation import same_member
 from coordinator.rounds import Facts, State
@@ -72,7 +72,7 @@ def round_roster(coordinator: Coordinator, descriptor: RoundDescriptor) -> Roste
     """The roster that the round was opened with."""
     document = coordinator.store.members.roster_by_digest(descriptor.roster_sha256)
     assert document is not None
-    return document.open(Roster, coordinator.admin, "roster")
+    return open_roster(document, coordinator.admin)
 
 
 def accepted(uploads: Sequence[UploadRow]) -> list[UploadRow]:

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from coordinator.errors import BadRange, TooManyRequests, WrongOffset
+from coordinator.errors import BadRange, TooManyRequests, TooSlow, WrongOffset
 from federation.errors import PROBLEM_PREFIX, FedMedError, InputError
 from federation.messages import Problem
 
@@ -47,6 +47,9 @@ def _known(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, TooManyRequests):
         request.state.limited = error.by
+    if isinstance(error, TooSlow):
+        # What is left of the body would be waited for otherwise.
+        headers["Connection"] = "close"
     if isinstance(error, BadRange):
         headers["Content-Range"] = f"bytes */{error.size}"
     return _response(request, error.slug, error.status, str(error), error.hint, headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,12 +21,17 @@ from federation.errors import StorageError
 _WAL_IS_SAFE = (3, 51, 3)
 """From this SQLite on; 3.7.0 to 3.51.2 have a race that corrupts a write-ahead log on reset."""
 
+_BUSY_SECONDS = 15
+"""How long a write waits for those before it, of this process or another."""
+
 
 class Database:
     """Transactions over an engine whose writers exclude each other from their first statement."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # SQLite lets its own waiters sleep and try again: whoever is unlucky waits for seconds.
+        self._writing = threading.Lock()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -36,8 +42,16 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is durable when the block has ended. Raises StorageError."""
-        with self._transaction(write=True) as connection:
-            yield connection
+        if not self._writing.acquire(timeout=_BUSY_SECONDS):
+            raise StorageError(
+                f"The coordinator's database was busy for {_BUSY_SECONDS} s.",
+                hint="Check the health of its disk: each write waits for it.",
+            )
+        try:
+            with self._transaction(write=True) as connection:
+                yield connection
+        finally:
+            self._writing.release()
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
@@ -83,7 +97,7 @@ def _engine(path: Path, *, foreign_keys: bool = True) -> Engine:
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in (
-            "busy_timeout = 15000",
+            f"busy_timeout = {_BUSY_SECONDS * 1000}",
             f"journal_mode = {journal_mode()}",
             "synchronous = EXTRA",
             "fullfsync = ON",

@@ -96,3 +96,13 @@ def test_a_nonce_is_new_once_and_forgotten_when_it_expires(path: Path) -> None:
     assert not members.remember_nonce("h01", "n", expires=10, now=10)
     assert members.remember_nonce("h02", "n", expires=10, now=10)
     assert members.remember_nonce("h01", "n", expires=20, now=11)
+
+
+def test_a_write_waits_for_the_one_before_it_but_not_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = create_sqlite(path)
+    monkeypatch.setattr("coordinator.store.database._BUSY_SECONDS", 0.1)
+    with database.write(), pytest.raises(StorageError, match="busy"), database.write():
+        pass
+    database.check_writable()

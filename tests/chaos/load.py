@@ -201,7 +201,6 @@ def measure(crowd: Crowd, *, slow: bool) -> Measured:
     found = Measured()
     done = threading.Event()
     with crowd.serving() as server:
-        begun = time.monotonic()
         context = multiprocessing.get_context("spawn")
         results = context.Queue()
         load = context.Process(target=deliver, args=(crowd.url, crowd.ca, crowd.jobs, results))
@@ -213,9 +212,8 @@ def measure(crowd: Crowd, *, slow: bool) -> Measured:
             ]
         for thread in threads:
             thread.start()
-        outcomes = results.get(timeout=_LONGEST_SECONDS)
+        outcomes, found.seconds = results.get(timeout=_LONGEST_SECONDS)
         load.join(30)
-        found.seconds = time.monotonic() - begun
         _wait_until_published(crowd)
         done.set()
         for thread in threads:

@@ -40,11 +40,17 @@ class Outcome:
     retries: int = 0
 
 
-def deliver(url: str, ca: str, jobs: list[Job], results: Queue[list[Outcome]]) -> None:
-    """Deliver all updates at the same time; the outcomes go into ``results``."""
+Delivered = tuple[list[Outcome], float]
+"""The outcomes, and how many seconds all of it took."""
+
+
+def deliver(url: str, ca: str, jobs: list[Job], results: Queue[Delivered]) -> None:
+    """Deliver all updates at the same time; what came of it goes into ``results``."""
     context = ssl.create_default_context(cadata=ca)
     with ThreadPoolExecutor(len(jobs)) as pool:
-        results.put(list(pool.map(lambda job: _deliver(url, context, job), jobs)))
+        begun = time.monotonic()
+        outcomes = list(pool.map(lambda job: _deliver(url, context, job), jobs))
+        results.put((outcomes, time.monotonic() - begun))
 
 
 def _deliver(url: str, context: ssl.SSLContext, job: Job) -> Outcome:

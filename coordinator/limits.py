@@ -1,17 +1,21 @@
-"""How often one may ask: token buckets, by hospital once it is known, by address before."""
+"""How often one may ask, by hospital once it is known, by address before; how much at once."""
 
 from __future__ import annotations
 
 import ipaddress
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from coordinator.config import LimitsSection
 from coordinator.errors import TooManyRequests
 
 _MOST_KEYS = 4096
+_PARTS_AT_ONCE = 4
+"""An appliance sends one; those of connections that were cut are found out after a while."""
+_OCCUPIED_SECONDS = 2
 
 
 class RateLimit:
@@ -67,8 +71,35 @@ class RateLimit:
         return 0.0 if tokens >= 1 else (enough - tokens) / self._per_second
 
 
+class AtOnce:
+    """At most ``most`` at one time by key."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._held.total()
+
+    @contextmanager
+    def one(self, key: str) -> Iterator[None]:
+        """Be one of them for the length of the block. Raises TooManyRequests."""
+        with self._lock:
+            if self._held[key] >= self._most:
+                raise TooManyRequests.after(_OCCUPIED_SECONDS, "hospital")
+            self._held[key] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held[key] -= 1
+                if not self._held[key]:
+                    del self._held[key]
+
+
 class Limits:
-    """The rate limits of one application.
+    """What one application lets its callers do: how often, and how much at one time.
 
     An address is charged for what cannot be attributed to a hospital: requests whose signature
     does not verify, enrolments, readiness checks. Hospitals behind one proxy do not share a limit.
@@ -79,6 +110,10 @@ class Limits:
     ) -> None:
         self._hospitals = RateLimit(section.requests_per_second, section.request_burst, monotonic)
         self._addresses = RateLimit(section.strangers_per_second, section.stranger_burst, monotonic)
+        self.parts = AtOnce(_PARTS_AT_ONCE)
+        """By hospital: each holds a part in memory."""
+        self.commits = AtOnce(1)
+        """By upload: each reads and verifies the whole of it."""
 
     def check_address(self, address: str) -> None:
         """Raise TooManyRequests while the address has nothing left; charges nothing."""

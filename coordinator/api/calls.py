@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -102,13 +103,15 @@ def peer(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def signed(limit: int = 0, media_type: str | None = None) -> Callable[[Request], Awaitable[Call]]:
+def signed(
+    limit: int = 0, media_type: str | None = None
+) -> Callable[[Request], AsyncIterator[Call]]:
     """A dependency: the caller is a member, and the request is not a replay.
 
     The body is read only after that, so that nobody else can make the coordinator hold one.
     """
 
-    async def dependency(request: Request) -> Call:
+    async def dependency(request: Request) -> AsyncIterator[Call]:
         coordinator: Coordinator = request.app.state.coordinator
         limits: Limits = request.app.state.limits
         limits.check_address(peer(request))
@@ -119,9 +122,10 @@ def signed(limit: int = 0, media_type: str | None = None) -> Callable[[Request],
             limits.charge_address(peer(request))
             raise
         request.state.hospital = member.hospital
-        body = await read_body(request, limit)
-        verify_body(head.headers, body)
-        return Call(coordinator, member, head, body)
+        with limits.parts.one(member.hospital) if limit > JSON_LIMIT else nullcontext():
+            body = await read_body(request, limit)
+            verify_body(head.headers, body)
+            yield Call(coordinator, member, head, body)
 
     return dependency
 

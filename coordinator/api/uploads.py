@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 
 from coordinator import uploads
 from coordinator.api.calls import OCTETS, PART_LIMIT, Call, answer, parse, signed
 from coordinator.api.documenting import SIGNED, answered, refused, takes, takes_octets
 from coordinator.api.rounds import Number, Signed, SignedJson
+from coordinator.limits import Limits
 from federation.messages import LARGEST_UPLOAD, UploadRequest, UploadStatus
 from federation.signing import SignedDocument
 
@@ -60,6 +61,8 @@ def patch_upload(upload_id: UploadId, offset: Offset, call: SignedPart) -> Respo
     "/uploads/{upload_id}/commit",
     responses=answered(SignedDocument, "A signed Receipt") | refused(404, 409, 410),
 )
-def post_commit(upload_id: UploadId, call: Signed) -> Response:
+def post_commit(upload_id: UploadId, call: Signed, request: Request) -> Response:
     """Verify the whole update; the signed receipt says accepted, or refused and why."""
-    return answer(uploads.commit(call.coordinator, call.member, upload_id))
+    limits: Limits = request.app.state.limits
+    with limits.commits.one(upload_id):
+        return answer(uploads.commit(call.coordinator, call.member, upload_id))

@@ -10,6 +10,7 @@ import pytest
 from coordinator import aggregation, closing
 from coordinator.enrolment import revoke
 from coordinator.inputs import round_inputs
+from coordinator.records import signed_record
 from coordinator.rounds import Request, State
 from coordinator.store.round_row import RoundRow
 from coordinator.store.rounds import Rounds
@@ -66,17 +67,17 @@ def test_an_update_accepted_while_a_round_is_being_aborted_counts(
     h03.announce(late)
     assert h03.part(late, 0, late.body).status_code == 204
     deadline = world.clock.now + DAY
-    signed_record = closing.signed_record
 
     def after_the_commit(*arguments: Any) -> SignedDocument:  # noqa: ANN401  passed on
-        if world.coordinator.store.rounds.newest().state is State.OPEN:
+        row = world.coordinator.store.rounds.get(1)
+        if row and row.state is State.OPEN:
             # Its verification began just before the deadline.
             world.clock.now = deadline - 1
             assert h03.commit(late).status_code == 200
             world.clock.now = deadline
         return signed_record(*arguments)
 
-    monkeypatch.setattr(closing, "signed_record", after_the_commit)
+    monkeypatch.setattr("coordinator.closing.signed_record", after_the_commit)
     world.clock.now = deadline
     assert world.advance(1).state is State.PUBLISHED
     record = h01.record(1)

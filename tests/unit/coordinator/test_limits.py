@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
+from coordinator import uploads
 from coordinator.config import LimitsSection
-from coordinator.limits import Limits, RateLimit
+from coordinator.limits import AtOnce, Limits, RateLimit
 from federation.messages import ProgressReport
 from tests.unit.coordinator.hospital import JSON, problem
 from tests.unit.coordinator.world import FakeClock, World
@@ -118,3 +121,56 @@ def test_members_behind_one_address_do_not_pay_for_each_other(strict: World) -> 
         for hospital in hospitals:
             beat = ProgressReport(phase="training", step=1, of=2)
             assert hospital.request("POST", "/v1/rounds/1/progress", beat).status_code == 204
+
+
+def test_a_hospital_holds_few_parts_in_memory_at_once(world: World) -> None:
+    h01, h02 = world.member("h01"), world.member("h02")
+    world.open()
+    limits: Limits = world.client.app.state.limits  # type: ignore[attr-defined]
+    own, other = h01.seal(1), h02.seal(1)
+    h01.announce(own)
+    h02.announce(other)
+    with ExitStack() as others:
+        for _ in range(4):
+            others.enter_context(limits.parts.one("h01"))
+        refused = h01.part(own, 0, b"part")
+        assert problem(refused)[:2] == (429, "transport")
+        assert refused.headers["retry-after"] == "2"
+        assert h01.request("GET", "/v1/rounds/current").status_code == 200
+        assert h02.part(other, 0, other.body).status_code == 204
+    assert h01.part(own, 0, own.body).status_code == 204
+
+
+@pytest.mark.parametrize("holding", ["parts", "commits"])
+def test_the_place_is_held_until_the_work_is_done(
+    world: World, monkeypatch: pytest.MonkeyPatch, holding: str
+) -> None:
+    h01 = world.member("h01")
+    world.open()
+    limits: Limits = world.client.app.state.limits  # type: ignore[attr-defined]
+    update = h01.seal(1)
+    held: list[int] = []
+    for name in ("append", "commit"):
+        work = getattr(uploads, name)
+
+        def watched(*arguments: object, work: Callable[..., object] = work) -> object:
+            at_once: AtOnce = getattr(limits, holding)
+            held.append(len(at_once))
+            return work(*arguments)
+
+        monkeypatch.setattr(uploads, name, watched)
+    assert h01.upload(update).accepted
+    assert held == ([1, 0] if holding == "parts" else [0, 1])
+    assert len(getattr(limits, holding)) == 0
+
+
+def test_an_upload_is_verified_once_at_a_time(world: World) -> None:
+    h01 = world.member("h01")
+    world.open()
+    limits: Limits = world.client.app.state.limits  # type: ignore[attr-defined]
+    update = h01.seal(1)
+    h01.announce(update)
+    h01.part(update, 0, update.body)
+    with limits.commits.one(update.manifest.upload_id):
+        assert problem(h01.commit(update))[:2] == (429, "transport")
+    assert h01.receipt(h01.commit(update)).accepted

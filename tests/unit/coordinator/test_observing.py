@@ -211,8 +211,11 @@ def refuse_everything(h01: Hospital, update: SealedUpdate, home: QuickHome) -> N
     h01.client.get("/v1/rounds/1?secret-value-3")
     h01.announce(update)
     damage(home, "UPDATE uploads SET request = '{' || request")
-    assert problem(h01.announce(update))[:2] == (500, "error")
+    assert problem(h01.announce(update))[:2] == (507, "storage")
     damage(home, "UPDATE uploads SET request = substr(request, 2)")
+    damage(home, "UPDATE uploads SET body_length = body_length || 'x'")
+    assert problem(h01.announce(update))[:2] == (500, "error")
+    damage(home, "UPDATE uploads SET body_length = CAST(rtrim(body_length, 'x') AS INTEGER)")
     # After a failure of its own the server ends the connection; let the client see that.
     time.sleep(0.3)
 

@@ -53,7 +53,11 @@ class History:
         """The entries that were copied so far."""
         if not self._entries.exists():
             return
-        with storage_errors(self._entries), self._entries.open(encoding="utf-8") as file:
+        # What is no text any more is no entry either: whoever reads it finds the copy damaged.
+        with (
+            storage_errors(self._entries),
+            self._entries.open(encoding="utf-8", errors="replace", newline="\n") as file,
+        ):
             for line in file:
                 yield line.rstrip("\n")
 

@@ -16,7 +16,7 @@ from appliance.context import Context
 from appliance.enrolment import load_enrolment
 from appliance.locks import exclusive
 from appliance.session import Session, open_session
-from federation.errors import InputError
+from federation.errors import InputError, StorageError
 from federation.log import Checkpoint, LogEntry
 from federation.signing import SignedDocument
 
@@ -70,9 +70,16 @@ def verify(context: Context) -> Verified:
 
 
 def entries(context: Context) -> Iterator[LogEntry]:
-    """The entries that the last ``verify`` copied."""
-    for text in History(context.paths.audit).entries():
-        yield LogEntry.model_validate_json(text)
+    """The entries that the last ``verify`` copied. Raises StorageError for a damaged copy."""
+    history = History(context.paths.audit)
+    for number, text in enumerate(history.entries()):
+        try:
+            yield LogEntry.model_validate_json(text)
+        except ValidationError as error:
+            raise StorageError(
+                f"Entry {number} of the copy of the audit log in {history.folder} is damaged.",
+                hint="`appliance audit verify` fetches it anew.",
+            ) from error
 
 
 def last_checkpoint(context: Context) -> tuple[SignedDocument, Checkpoint]:

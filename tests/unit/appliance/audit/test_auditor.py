@@ -15,8 +15,11 @@ import pytest
 from appliance.audit.auditor import Auditor, Digest
 from appliance.audit.held import Held, held_documents
 from appliance.audit.history import History
+from appliance.audit.services import entries
 from appliance.client import CoordinatorClient
+from appliance.context import Context
 from appliance.enrolment import Enrolment
+from appliance.paths import Paths
 from appliance.rounds.descriptor import fetch_round
 from appliance.rounds.global_adapter import fetch_record
 from coordinator import audit
@@ -268,16 +271,24 @@ def test_a_receipt_that_is_only_in_the_log_is_told(site: Site) -> None:
     assert [r.sha256 in {item.sha256 for item in held} for r in digest.receipts] == [False]
 
 
-@pytest.mark.parametrize("damage", ["", "x\n", "swapped", "longer"])
+@pytest.mark.parametrize("damage", ["", "x\n", "\udcff\udcfe\n", "swapped", "longer"])
 def test_a_damaged_copy_accuses_nobody(site: Site, damage: str) -> None:
     site.verify()
     file = site.history.folder / "entries.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     changed = {"swapped": [lines[1], lines[0], *lines[2:]], "longer": [*lines, lines[0]]}
-    file.write_text("".join(changed.get(damage, [damage])))
+    file.write_text("".join(changed.get(damage, [damage])), errors="surrogateescape")
     _, replaced = site.verify()
     assert replaced == bool(damage)
     assert list(site.history.entries()) == site.entries()
+
+
+def test_a_damaged_copy_is_not_shown(tmp_path: Path) -> None:
+    context = Context(Paths(tmp_path))
+    History(context.paths.audit).keep_entries(["x"])
+    with pytest.raises(StorageError, match="Entry 0") as caught:
+        list(entries(context))
+    assert "audit verify" in caught.value.hint
 
 
 def altering(path: str, change: Callable[[bytes], bytes], site: Site) -> Callable[[Asked], Reply]:

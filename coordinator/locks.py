@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from federation.errors import StorageError
+from federation.files import storage_errors
 
 LOCK = "serve.lock"
 
@@ -23,11 +25,16 @@ def last_held(home: Path) -> int:
 @contextmanager
 def exclusive(home: Path) -> Iterator[None]:
     """Hold the home. Raises StorageError while a server or a migration holds it."""
-    with (home / LOCK).open("w") as file:
+    path = home / LOCK
+    with storage_errors(path):
+        # Not truncated: the file's time is the holder's, whoever else may try.
+        file = path.open("a")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StorageError(
                 f"A coordinator already serves {home}.", hint="Stop that one first."
             ) from error
+        os.utime(file.fileno())
         yield

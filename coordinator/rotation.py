@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from coordinator.context import Coordinator
 from coordinator.enrolment import check_admin, sign_roster
+from coordinator.errors import TooManyRequests
 from coordinator.store.rotations import Rotation
 from federation.errors import IdentityError, InputError
 from federation.membership import EnrolmentAnswer, Member, Roster
 from federation.messages import PublicIdentity
-from federation.rotation import RotationRequest
+from federation.rotation import KeyRotation, RotationRequest
 from federation.signing import Identity, fingerprint
+
+_PAUSE_SECONDS = 600
 
 
 def ask(coordinator: Coordinator, member: Member, request: RotationRequest) -> EnrolmentAnswer:
     """Note the keys that a member wants; the same request again gets the present answer.
 
-    Raises IdentityError where a signature does not verify or the keys were in use before.
+    Raises IdentityError where a signature does not verify or the keys were in use before,
+    TooManyRequests for other keys than those asked for within the last ten minutes.
     """
     new = request.claimed().identity
     approved = new == member.identity
     if not approved:
         rotation = request.open(coordinator.federation, member.hospital, member.identity)
         rotations = coordinator.store.rotations
+        _check_pace(coordinator, rotation)
         if rotation.identity.digest() in rotations.earlier_keys(member.identity.digest()):
             raise IdentityError(
                 f"{member.hospital} had these keys before.", hint="Make new ones: keys rotate."
@@ -37,6 +42,16 @@ def ask(coordinator: Coordinator, member: Member, request: RotationRequest) -> E
         fingerprint=fingerprint(new),
         status="approved" if approved else "waiting",
     )
+
+
+def _check_pace(coordinator: Coordinator, asked: KeyRotation) -> None:
+    """Raise TooManyRequests where others were asked for just before: each is logged for ever."""
+    waiting = coordinator.store.rotations.waiting(asked.hospital)
+    if waiting is None or waiting.identity == asked.identity:
+        return
+    since = coordinator.clock() - waiting.requested_at
+    if 0 <= since < _PAUSE_SECONDS:
+        raise TooManyRequests.after(_PAUSE_SECONDS - since, "hospital")
 
 
 def pending(coordinator: Coordinator, hospital: str) -> Rotation | None:

@@ -58,12 +58,28 @@ def test_the_same_request_again_changes_nothing(world: World, h01: Hospital) -> 
     assert first.content == second.content
     assert [n for n, _ in world.events].count("rotation_asked") == 1
     newer = Identity.generate()
+    world.clock.now += 600
     ask(h01, newer)
     found = pending(world.coordinator, "h01")
     assert found is not None
     assert found.identity == newer.public()
     with pytest.raises(IdentityError, match="asked for the keys"):
         signed_in(world, h01, new)
+
+
+def test_ever_other_keys_do_not_fill_the_log(world: World, h01: Hospital) -> None:
+    new = Identity.generate()
+    assert ask(h01, new).status_code == 200
+    size = world.coordinator.store.log.head().size
+    world.clock.now += 60
+    refused = ask(h01, Identity.generate())
+    assert problem(refused)[:2] == (429, "transport")
+    assert refused.headers["retry-after"] == "540"
+    assert world.coordinator.store.log.head().size == size
+    # The same keys again are no further entry, and are answered at once.
+    assert ask(h01, new).status_code == 200
+    world.clock.now += 540
+    assert ask(h01, Identity.generate()).status_code == 200
 
 
 def test_both_the_old_and_the_new_keys_must_sign(world: World, h01: Hospital) -> None:
@@ -172,6 +188,7 @@ def test_keys_that_changed_while_they_were_signed_in_are_not(
     first = Identity.generate()
     ask(h01, first)
     stale = pending(world.coordinator, "h01")
+    world.clock.now += 600
     ask(h01, Identity.generate())
     monkeypatch.setattr("coordinator.rotation.pending", lambda *_: stale)
     version = world.coordinator.roster().version

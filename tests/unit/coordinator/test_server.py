@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -14,7 +15,7 @@ import uvicorn
 from coordinator import server
 from coordinator.api import create_app
 from coordinator.deadlines import DeadlineProtocol
-from coordinator.locks import exclusive
+from coordinator.locks import LOCK, exclusive, last_held
 from coordinator.rounds import State
 from coordinator.server import Ticker, bind
 from coordinator.status import federation_status
@@ -162,15 +163,15 @@ def test_the_round_thread_outlives_an_unforeseen_error(
     assert hospital.upload(hospital.seal(1)).accepted
     database = world.coordinator.store.database
     with database.write() as connection:
-        connection.exec_driver_sql("UPDATE uploads SET header = '{' || header")
+        connection.exec_driver_sql("UPDATE uploads SET touched_at = touched_at || ' o''clock'")
     ticker = Ticker(world.coordinator)
     ticker.start()
     wait_for(lambda: any(name == "round_stuck" for name, _ in world.events))
     (reason,) = [fields["reason"] for name, fields in world.events if name == "round_stuck"]
-    assert "ValidationError" in reason
-    assert federation_status(world.coordinator).state == "open"
+    assert "TypeError" in reason
     with database.write() as connection:
-        connection.exec_driver_sql("UPDATE uploads SET header = substr(header, 2)")
+        connection.exec_driver_sql("UPDATE uploads SET touched_at = CAST(touched_at AS INTEGER)")
+    assert federation_status(world.coordinator).state == "open"
     wait_for(lambda: hospital.current().state == State.PUBLISHED.value)
     ticker.stop(5)
 
@@ -212,4 +213,20 @@ def test_one_server_a_home(world: World) -> None:
     ):
         pass
     with exclusive(world.paths.home):
+        pass
+
+
+def test_a_second_server_does_not_change_since_when_the_first_listens(world: World) -> None:
+    with exclusive(world.paths.home):
+        os.utime(world.paths.home / LOCK, (1000, 1000))
+        with pytest.raises(StorageError), exclusive(world.paths.home):
+            pass
+        assert last_held(world.paths.home) == 1000
+    with exclusive(world.paths.home):
+        assert last_held(world.paths.home) > 1000
+
+
+def test_a_home_of_somebody_else_is_said(world: World) -> None:
+    (world.paths.home / LOCK).mkdir()
+    with pytest.raises(StorageError, match=LOCK), exclusive(world.paths.home):
         pass

@@ -55,7 +55,7 @@ def test_a_stored_adapter_is_found_again(paths: Paths) -> None:
         ("local", "train --local"),
         ("global", "appliance sync"),
         ("round:3", "sync --round 3"),
-        ("newest", "base, local, global, round:N or"),
+        ("newest", "adopted, base, local, personal, global, round:N or"),
     ],
 )
 def test_one_that_is_not_here_says_how_to_get_it(paths: Paths, choice: str, hint: str) -> None:

@@ -21,7 +21,10 @@ PART = 6 << 10
 """Bytes of a part of an upload or a download here, so that a tiny adapter has several."""
 
 _TICK_SECONDS = 0.2
-_starting = threading.Lock()
+_POLL_SECONDS = 0.005
+_asking = threading.Lock()
+"""Held for every question about a process: two threads that ask at once take its end from each
+other, since starting one asks after all of them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Program:
         for suffix in (job.out.suffix, ".err"):
             job.out.with_suffix(suffix).touch()
         context = multiprocessing.get_context("forkserver")
-        with _starting:
+        with _asking:
             _start_server()
             self._process: ForkServerProcess = context.Process(
                 target=_run, args=(job,), daemon=True
@@ -54,22 +57,28 @@ class Program:
 
     def wait(self, seconds: float) -> int | None:
         """The exit code, negative for a signal; None when it still runs after ``seconds``."""
-        self._process.join(seconds)
-        return self._process.exitcode
+        end = time.monotonic() + seconds
+        while self.running and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+        with _asking:
+            return self._process.exitcode
 
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
-        return self._process.is_alive()
+        with _asking:
+            return self._process.is_alive()
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""
-        self._process.kill()
-        self._process.join()
+        with _asking:
+            self._process.kill()
+        self.wait(20)
 
     def stop(self) -> int | None:
         """SIGTERM, and wait for the end."""
-        self._process.terminate()
+        with _asking:
+            self._process.terminate()
         return self.wait(20)
 
     @property

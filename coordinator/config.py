@@ -77,7 +77,7 @@ class LimitsSection(_Section):
     stranger_burst: int = Field(
         50, ge=1, le=100_000, description="such requests in quick succession"
     )
-    connections: int = Field(256, ge=1, le=10_000, description="connections at one time")
+    connections: int = Field(1000, ge=1, le=10_000, description="connections at one time")
     disk_reserve_mib: int = Field(
         64, ge=0, le=1 << 20, description="MiB of disk that uploads leave free"
     )
@@ -187,7 +187,7 @@ def _read_file(path: Path) -> dict[str, Any]:
             f"There is no coordinator at {path.parent}.",
             hint="`coordinator init --federation NAME` makes one; --home says where.",
         ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.", hint=_HINT) from error
 
 

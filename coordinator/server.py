@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import socket
 import ssl
@@ -31,6 +32,7 @@ from federation.errors import FedMedError, InputError
 _TICK_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 10
 _KEEP_ALIVE_SECONDS = 30
+_FILES = 8192
 _UNFORESEEN_HINT = "This is a defect of fedmed: report it with this line."
 
 
@@ -135,8 +137,17 @@ def serve(
         ) from error
     # uvicorn raises the signal again when it has ended by it: that end is none of a failure.
     signal.signal(signal.SIGTERM, _end)
+    _allow_files()
     with metrics_listener(app.state.metrics, config.metrics, emit):
         uvicorn.Server(served).run(sockets=[listener])
+
+
+def _allow_files() -> None:
+    """Every connection is an open file, and while it aggregates every update too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _end(*_: object) -> None:

@@ -20,6 +20,7 @@ from federation.signing import SignedDocument
 _ACTIVE_PER_HOSPITAL = 2
 _REFUSED_PER_HOSPITAL = 20
 _ABANDONED_AFTER_SECONDS = 600
+_LONGEST_REASON = 1000
 
 
 def announce(
@@ -47,12 +48,10 @@ def announce(
         touched_at=coordinator.clock(),
     )
 
-    def admit(uploads: Sequence[UploadRow]) -> str | None:
-        replaced = _check_slots(coordinator, [u for u in uploads if u.hospital == new.hospital])
-        unfinished = [u for u in uploads if u.state == "active" and u.upload_id != replaced]
-        coordinator.blobs.require_space(
-            new.body_length + sum(u.body_length - u.offset for u in unfinished)
-        )
+    def admit(own: Sequence[UploadRow], lacking: int) -> str | None:
+        replaced = _check_slots(coordinator, own)
+        given_up = sum(u.body_length - u.offset for u in own if u.upload_id == replaced)
+        coordinator.blobs.require_space(new.body_length + lacking - given_up)
         return replaced
 
     added, replaces = coordinator.store.uploads.add(new, admit)
@@ -102,6 +101,7 @@ def commit(coordinator: Coordinator, member: Member, upload_id: str) -> SignedDo
     try:
         header = open_verified(coordinator, round_row, row)
     except (EnvelopeError, AdapterError) as error:
+        # It may name what the hospital called its tensors.
         reason = str(error)
     receipt = _receipt(coordinator, row, reason)
     now = coordinator.clock()
@@ -168,7 +168,7 @@ def _already_delivered(hospital: str, number: int) -> RoundError:
     return RoundError(f"{hospital} has delivered its update of round {number} already.")
 
 
-def _check_slots(coordinator: Coordinator, own: list[UploadRow]) -> str | None:
+def _check_slots(coordinator: Coordinator, own: Sequence[UploadRow]) -> str | None:
     """Which stalled upload a further one replaces, if any."""
     for row in own:
         if row.state == "accepted":
@@ -200,7 +200,7 @@ def _receipt(coordinator: Coordinator, row: UploadRow, reason: str) -> SignedDoc
         upload_id=row.upload_id,
         body_sha256=row.announced().body_sha256,
         accepted=not reason,
-        reason=reason[:1000],
+        reason=reason,
         received_at=coordinator.clock(),
     )
     return SignedDocument.sign(receipt, coordinator.identity, "receipt")

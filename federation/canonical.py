@@ -33,10 +33,10 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def file_chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, a megabyte at a time."""
+def file_chunks(path: Path, size: int = _CHUNK) -> Iterator[bytes]:
+    """The bytes of a file, ``size`` at a time."""
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(size):
             yield chunk
 
 

@@ -42,6 +42,7 @@ from federation.signing import Identity, Signatures, verify
 from federation.tensors import DTYPES, TensorInfo, read_header, read_tensors
 
 _CHUNK = 1 << 20
+_STREAM_CHUNK = 128 << 10
 _AEAD_CHUNK = 16 << 10
 _AEAD_OVERHEAD = 56
 _AEAD_TAG = 16
@@ -162,7 +163,8 @@ class _DecryptedStream:
     """The payload as a stream, decrypted as it is read; nothing touches a disk."""
 
     def __init__(self, body: Path, decryptor: Cobblestone256Decryptor) -> None:
-        self._chunks = file_chunks(body)
+        # An aggregation has one stream of each hospital open: together they stay small.
+        self._chunks = file_chunks(body, _STREAM_CHUNK)
         self._decryptor = decryptor
         self._buffer = bytearray()
         self._done = False

@@ -27,7 +27,9 @@ from federation.files import atomic_writer, storage_errors, write_atomically
 from federation.messages import SUITE, Manifest, PayloadHeader, Receipt, UploadRequest
 from federation.signing import Identity, SignedDocument, fingerprint
 
-PART = 8 << 20
+PART = 4 << 20
+"""Half of what the coordinator takes at once, which holds a part of each hospital in memory."""
+
 _REQUEST = "request.json"
 _BODY = "body"
 _RECEIPT = "receipt.json"

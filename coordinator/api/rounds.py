@@ -32,7 +32,7 @@ def get_current(call: Signed) -> Response:
     row = store.rounds.newest()
     if row is None:
         return answer(CurrentRound(round=0, state="none", delivered=False))
-    own = [u for u in store.uploads.of_round(row.number) if u.hospital == call.member.hospital]
+    own = store.uploads.of_hospital(row.number, call.member.hospital)
     # An update that was left out is delivered too: it must not be sent again.
     delivered = any(upload.state in ("accepted", "excluded") for upload in own)
     current = CurrentRound(

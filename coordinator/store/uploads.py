@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 
 from coordinator.rounds import State
 from coordinator.store.database import Database
@@ -51,8 +52,11 @@ class UploadRow:
         return stored(SignedDocument, self.receipt) if self.receipt else None
 
 
-Admit = Callable[[Sequence[UploadRow]], str | None]
-"""Given a round's uploads, the id of the one that a new upload replaces, if any; or raises."""
+Admit = Callable[[Sequence[UploadRow], int], str | None]
+"""The id of the upload that a new one replaces, if any; or raises.
+
+Given the hospital's uploads in the round, and how many bytes all unfinished ones still lack.
+"""
 
 
 class Uploads:
@@ -78,6 +82,12 @@ class Uploads:
         )
         with self._database.read() as connection:
             return [UploadRow(**row._mapping) for row in connection.execute(query)]
+
+    def of_hospital(self, number: int, hospital: str) -> list[UploadRow]:
+        """A hospital's uploads in a round: of hundreds, those of the others are much to read."""
+        with self._database.read() as connection:
+            found = connection.execute(_of_hospital(number, hospital))
+            return [UploadRow(**row._mapping) for row in found]
 
     def needed_bodies(self) -> set[str]:
         """Ids of the uploads whose bodies may still be read."""
@@ -113,8 +123,13 @@ class Uploads:
             query = select(uploads).where(uploads.c.upload_id == row.upload_id)
             if found := connection.execute(query).one_or_none():
                 return UploadRow(**found._mapping), None
-            of_round = connection.execute(select(uploads).where(uploads.c.round == row.round))
-            replaces = admit([UploadRow(**other._mapping) for other in of_round])
+            own = connection.execute(_of_hospital(row.round, row.hospital))
+            lacking = select(func.sum(uploads.c.body_length - uploads.c.offset)).where(
+                uploads.c.round == row.round, uploads.c.state == "active"
+            )
+            replaces = admit(
+                [UploadRow(**other._mapping) for other in own], connection.scalar(lacking) or 0
+            )
             if replaces:
                 connection.execute(
                     update(uploads)
@@ -190,3 +205,7 @@ class Uploads:
                 detail=f"upload {row.upload_id}" + (f": {reason}" if reason else ""),
             )
         return settled
+
+
+def _of_hospital(number: int, hospital: str) -> Select[Any]:
+    return select(uploads).where(uploads.c.round == number, uploads.c.hospital == hospital)

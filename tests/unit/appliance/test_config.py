@@ -46,6 +46,13 @@ def test_a_wrong_file_is_refused_by_field(tmp_path: Path, text: str, named: str)
         load_config(path, {})
 
 
+def test_a_file_too_deep_for_the_parser_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "appliance.toml"
+    path.write_text("deep = " + "[" * 5000)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(path, {})
+
+
 def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="FEDMED_SAFETY_LOW_CONFIDENCE"):
         load_config(tmp_path / "none", {"FEDMED_SAFETY_LOW_CONFIDENCE": "high"})

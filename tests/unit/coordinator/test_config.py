@@ -96,6 +96,7 @@ def test_the_recipe_is_what_the_round_says(tmp_path: Path) -> None:
         ("", {}, {"steps": "3", "epochs": "0"}, "--epochs"),
         ("round = 3\n", {}, {}, "round must be a table|Extra"),
         ("[round\n", {}, {}, "cannot be read"),
+        ("deep = " + "[" * 5000, {}, {}, "cannot be read"),
     ],
 )
 def test_mistakes_are_named_with_their_place(

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import httpx2
 
+from appliance.rounds.outbox import PART
 from federation.messages import UploadRequest
 from federation.signing import Identity
 from tests.unit.coordinator.hospital import JSON, OCTETS, Hospital
 
-_PART = 8 << 20
 _TRIES = 200
 _RETRYABLE = (408, 429, 503)
 
@@ -63,7 +63,7 @@ def _deliver(url: str, context: ssl.SSLContext, job: Job) -> Outcome:
         _insist(hospital, outcome, "POST", "/v1/rounds/1/uploads", job.request, {"": JSON})
         path = f"/v1/uploads/{job.upload_id}"
         with job.body.open("rb") as file:
-            while part := file.read(_PART):
+            while part := file.read(PART):
                 offset = str(file.tell() - len(part))
                 headers = {"": OCTETS, "Upload-Offset": offset}
                 _insist(hospital, outcome, "PATCH", path, part, headers)

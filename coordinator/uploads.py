@@ -102,7 +102,7 @@ def commit(coordinator: Coordinator, member: Member, upload_id: str) -> SignedDo
         header = open_verified(coordinator, round_row, row)
     except (EnvelopeError, AdapterError) as error:
         # It may name what the hospital called its tensors.
-        reason = str(error)
+        reason = str(error)[:_LONGEST_REASON]
     receipt = _receipt(coordinator, row, reason)
     now = coordinator.clock()
     settled = coordinator.store.uploads.settle(row, receipt, header=header, reason=reason, now=now)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import IO
 
+import numpy as np
 import pytest
 
 from coordinator import uploads
@@ -14,6 +17,7 @@ from coordinator.errors import TooManyUploads
 from coordinator.rounds import State
 from coordinator.verification import check_manifest, largest_update
 from federation.canonical import canonical_json
+from federation.tensors import write_tensors
 from tests.unit.coordinator.hospital import Hospital, SealedUpdate, problem
 from tests.unit.coordinator.world import World
 
@@ -119,6 +123,29 @@ def test_a_second_update_of_the_round_is_refused(h01: Hospital, update: SealedUp
     assert h01.upload(update).accepted
     assert problem(h01.announce(h01.seal(1)))[:2] == (409, "round")
     assert "delivered its update" in problem(h01.commit(other))[2]
+
+
+def test_what_a_hospital_calls_its_tensors_does_not_fill_log_and_database(
+    world: World, h01: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = ("x" * 5000, np.ones(1, np.float32))
+
+    def one_more(
+        file: IO[bytes],
+        shapes: Mapping[str, tuple[int, ...]],
+        tensors: Iterable[tuple[str, np.ndarray]],
+    ) -> None:
+        write_tensors(file, {**shapes, odd[0]: (1,)}, (*tensors, odd))
+
+    monkeypatch.setattr("tests.unit.coordinator.hospital.write_tensors", one_more)
+    update = h01.seal(1)
+    receipt = h01.upload(update)
+    assert not receipt.accepted
+    row = world.coordinator.store.uploads.get(update.manifest.upload_id)
+    assert row is not None
+    (logged,) = [fields["reason"] for name, fields in world.events if name == "update_refused"]
+    assert logged == row.reason == receipt.reason
+    assert len(receipt.reason) == 1000
 
 
 def test_another_update_under_the_same_id_is_refused(h01: Hospital, update: SealedUpdate) -> None:

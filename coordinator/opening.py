@@ -96,17 +96,30 @@ def open_round(
         anomalies=settings.anomalies,
         review_minutes=settings.review_minutes,
     )
+    row = _add(coordinator, descriptor, card, turn, seed, plan(number) if plan else None)
+    coordinator.emit("round_opened", round=number, quorum=quorum, deadline=descriptor.deadline)
+    return row
+
+
+def _add(
+    coordinator: Coordinator,
+    descriptor: RoundDescriptor,
+    card: BaseModelCard,
+    turn: int,
+    seed: bytes,
+    plan: Plan | None,
+) -> RoundRow:
+    """Sign the round and keep it, its secret wrapped by a key that is not replaced meanwhile."""
     with coordinator.wrapping.steady() as key:
         row = RoundRow(
-            number=number,
+            number=descriptor.round,
             state=State.OPEN,
             document=SignedDocument.sign(descriptor, coordinator.identity, "descriptor"),
             card=card,
             turn=turn,
-            wrapped_seed=key.wrap(seed, coordinator.federation, number),
+            wrapped_seed=key.wrap(seed, coordinator.federation, descriptor.round),
         )
-        coordinator.store.rounds.add(row, plan(number) if plan else None)
-    coordinator.emit("round_opened", round=number, quorum=quorum, deadline=descriptor.deadline)
+        coordinator.store.rounds.add(row, plan)
     return row
 
 

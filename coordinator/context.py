@@ -16,11 +16,12 @@ from coordinator.locks import last_held
 from coordinator.paths import Paths
 from coordinator.store import Store
 from coordinator.store.database import open_sqlite
+from coordinator.store.members import Members
 from coordinator.wrapping import Wrapping
 from federation.errors import ConfigError, StorageError
 from federation.membership import Roster
 from federation.messages import PublicIdentity
-from federation.signing import Identity, SignedDocument
+from federation.signing import Identity
 
 PASSPHRASE = "COORDINATOR_PASSPHRASE"
 
@@ -49,15 +50,19 @@ class Coordinator:
 
     def roster(self) -> Roster:
         """The current roster, its signature by the admin key verified."""
-        return open_roster(self.store.members.roster(), self.admin)
+        return self.roster_of(self.store.members.roster_digest())
+
+    def roster_of(self, sha256: str) -> Roster:
+        """The roster with this digest, its signature verified."""
+        return _verified(self.store.members, sha256, self.admin)
 
 
 @lru_cache(maxsize=4)
-def open_roster(document: SignedDocument, admin: PublicIdentity) -> Roster:
-    """A signed roster's content; for the same text, signatures and key it is verified once.
-
-    With hundreds of members it takes longer than all else that a request needs.
-    """
+def _verified(members: Members, sha256: str, admin: PublicIdentity) -> Roster:
+    # Once for each: with hundreds of members it takes longer, and more memory, than all else that
+    # a request needs.
+    document = members.roster_by_digest(sha256)
+    assert document is not None
     return document.open(Roster, admin, "roster")
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio.sslproto import SSLProtocol
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _HANDSHAKE_SECONDS = 10.0
 _GOODBYE_SECONDS = 5.0
+_TLS_BUFFER = 64 << 10
+"""What each connection holds from its start; asyncio's own is 256 KiB, which hundreds share."""
+
+SSLProtocol.max_size = _TLS_BUFFER
 
 
 class DeadlineLoop(asyncio.SelectorEventLoop):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.context import Coordinator, open_roster
+from coordinator.context import Coordinator
 from coordinator.inputs import inputs_digest
 from coordinator.rotation import same_member
 from coordinator.rounds import Facts, State
@@ -70,9 +70,7 @@ def _still_members(coordinator: Coordinator, then: Roster) -> frozenset[str]:
 
 def round_roster(coordinator: Coordinator, descriptor: RoundDescriptor) -> Roster:
     """The roster that the round was opened with."""
-    document = coordinator.store.members.roster_by_digest(descriptor.roster_sha256)
-    assert document is not None
-    return open_roster(document, coordinator.admin)
+    return coordinator.roster_of(descriptor.roster_sha256)
 
 
 def accepted(uploads: Sequence[UploadRow]) -> list[UploadRow]:

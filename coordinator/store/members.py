@@ -55,6 +55,12 @@ class Members:
             query = select(rosters.c.document).order_by(rosters.c.version.desc()).limit(1)
             return stored(SignedDocument, connection.scalars(query).one())
 
+    def roster_digest(self) -> str:
+        """The digest of the newest roster's signed text."""
+        with self._database.read() as connection:
+            query = select(rosters.c.sha256).order_by(rosters.c.version.desc()).limit(1)
+            return str(connection.scalars(query).one())
+
     def roster_by_digest(self, sha256: str) -> SignedDocument | None:
         """The roster whose signed text has this digest."""
         with self._database.read() as connection:

@@ -163,6 +163,9 @@ class Outbox:
                 f"of {manifest.body_length}.",
                 hint="The two sides may run different versions of fedmed.",
             )
+        if status.offset:
+            # Also what arrived although its answer was lost.
+            sink(Transfer("sent", status.offset, status.length))
         self._send_body(client, manifest, status.offset, sink, late)
         signed = client.commit(manifest.upload_id)
         receipt = signed.open(Receipt, self._enrolment.coordinator, "receipt")

@@ -297,14 +297,20 @@ def test_sealing_again_sweeps_what_a_kill_left(site: Site) -> None:
     assert sorted(p.name for p in site.folder.iterdir()) == ["body", "request.json"]
 
 
-def test_a_line_that_breaks_after_every_part_is_not_waited_for_longer(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("arrives", [False, True])
+def test_a_line_that_breaks_at_every_other_part_is_not_waited_for_longer(
+    site: Site, monkeypatch: pytest.MonkeyPatch, arrives: bool
 ) -> None:
     monkeypatch.setattr("appliance.rounds.outbox.PART", 100)
 
     def breaks(request: Asked) -> Reply | None:
-        parts = site.line.count("PATCH")
-        return Reply(503, b"") if request.method == "PATCH" and parts % 2 == 0 else None
+        if request.method != "PATCH" or (site.line.count("PATCH") % 2 and not arrives):
+            return None
+        if arrives:
+            site.line.trouble = lambda _: None
+            site.line(request)
+            site.line.trouble = breaks
+        return Reply(503, b"")
 
     site.line.trouble = breaks
     assert site.deliver().accepted

@@ -196,14 +196,19 @@ def _sealed(
     return jobs
 
 
-def measure(crowd: Crowd, *, slow: bool) -> Measured:
-    """All deliver at once; control calls and slow clients meanwhile, until it is published."""
+def measure(crowd: Crowd, *, within: float, slow: bool) -> Measured:
+    """All deliver, each begun ``within`` so many seconds, until the round is published.
+
+    Control calls, and slow clients where asked for, meanwhile.
+    """
     found = Measured()
     done = threading.Event()
     with crowd.serving() as server:
         context = multiprocessing.get_context("spawn")
         results = context.Queue()
-        load = context.Process(target=deliver, args=(crowd.url, crowd.ca, crowd.jobs, results))
+        load = context.Process(
+            target=deliver, args=(crowd.url, crowd.ca, crowd.jobs, within, results)
+        )
         load.start()
         threads = [threading.Thread(target=_probe, args=(crowd, found, done))]
         if slow:

@@ -160,7 +160,12 @@ class Federation(RuleBasedStateMachine):
         """Ask for the receipt, whether or not all is there."""
         counts["commit"] += 1
         if update := self.pending.get(name):
-            self.call(self.made.hospitals[name], fault, "POST", f"{update.path}/commit")
+            key = (update.manifest.round, name)
+            promised = self.made.promises.receipts.get(key)
+            answer = self.call(self.made.hospitals[name], fault, "POST", f"{update.path}/commit")
+            if promised and answer is not None and self.member(name):
+                mine = update.manifest.upload_id in promised.body
+                assert answer.status_code == 200 or not mine, "a receipt is not given again"
 
     @precondition(lambda self: self.open)
     @rule(name=hospitals, first=faults, second=faults)

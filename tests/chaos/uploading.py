@@ -44,16 +44,17 @@ Delivered = tuple[list[Outcome], float]
 """The outcomes, and how many seconds all of it took."""
 
 
-def deliver(url: str, ca: str, jobs: list[Job], results: Queue[Delivered]) -> None:
-    """Deliver all updates at the same time; what came of it goes into ``results``."""
+def deliver(url: str, ca: str, jobs: list[Job], within: float, results: Queue[Delivered]) -> None:
+    """Deliver all updates, each begun ``within`` so many seconds; results come of it."""
     context = ssl.create_default_context(cadata=ca)
     with ThreadPoolExecutor(len(jobs)) as pool:
         begun = time.monotonic()
-        outcomes = list(pool.map(lambda job: _deliver(url, context, job), jobs))
+        outcomes = list(pool.map(lambda job: _deliver(url, context, job, within), jobs))
         results.put((outcomes, time.monotonic() - begun))
 
 
-def _deliver(url: str, context: ssl.SSLContext, job: Job) -> Outcome:
+def _deliver(url: str, context: ssl.SSLContext, job: Job, within: float) -> Outcome:
+    time.sleep(random.uniform(0, within))
     outcome = Outcome()
     with httpx2.Client(base_url=url, verify=context, timeout=300) as client:
         clock = lambda: int(time.time())  # noqa: E731

@@ -168,8 +168,8 @@ class Federation(RuleBasedStateMachine):
                 assert answer.status_code == 200 or not mine, "a receipt is not given again"
 
     @precondition(lambda self: self.open)
-    @rule(name=hospitals, first=faults, second=faults)
-    def deliver(self, name: str, first: Fault, second: Fault) -> None:
+    @rule(name=hospitals, first=faults, second=faults, skew=st.sampled_from([0, 9, -7]))
+    def deliver(self, name: str, first: Fault, second: Fault, skew: int = 0) -> None:
         """A whole update, each request tried until it was answered."""
         counts["deliver"] += 1
         self.announce(name, first)
@@ -177,6 +177,8 @@ class Federation(RuleBasedStateMachine):
         if update := self.pending.get(name):
             told = self.made.promises.offsets.get(update.manifest.upload_id, 0)
             if told < len(update.body):
+                if skew:
+                    self.append(name, 100, skew, Fault.NONE)
                 for fault in (second, Fault.NONE):
                     self.append(name, 255, 0, fault)
             for fault in (second, Fault.NONE):
@@ -244,8 +246,10 @@ class Federation(RuleBasedStateMachine):
     def restart(self, name: str, torn: bytes) -> None:
         """Power comes back; bytes of a part that was never acknowledged may be there."""
         counts["restart"] += 1
-        if (update := self.pending.get(name)) and self.open:
-            body = self.made.coordinator.blobs.body(update.manifest.upload_id)
+        update = self.pending.get(name)
+        row = update and self.made.coordinator.store.uploads.get(update.manifest.upload_id)
+        if row and row.state == "active" and row.offset < row.body_length:
+            body = self.made.coordinator.blobs.body(row.upload_id)
             if body.exists():
                 with body.open("ab") as file:
                     file.write(torn)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.load import Crowd, measure
-from tests.chaos.rows.load import broken
+from tests.chaos.rows.crowd import broken
 
 
 @pytest.mark.timeout(180)

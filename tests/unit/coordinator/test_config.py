@@ -44,13 +44,15 @@ def test_every_section_of_the_configuration_is_read_from_the_environment(tmp_pat
         for section, key, value in (
             ("federation", "name", "other"), ("server", "host", "h"), ("round", "rank", "3"),
             ("limits", "connections", "7"), ("metrics", "port", "9464"),
+            ("validation", "data", "v.jsonl"),
         )
     }  # fmt: skip
     found = load_config(write(tmp_path), environment)
-    sections = {"federation", "server", "round", "limits", "metrics"}
+    sections = {"federation", "server", "round", "limits", "metrics", "validation"}
     assert set(CoordinatorConfig.model_fields) == sections
     assert (found.federation.name, found.server.host, found.round.rank) == ("other", "h", 3)
     assert (found.limits.connections, found.metrics.port) == (7, 9464)
+    assert found.validation.data == "v.jsonl"
 
 
 def test_lists_are_written_with_commas_outside_the_file(tmp_path: Path) -> None:

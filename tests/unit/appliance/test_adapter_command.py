@@ -26,7 +26,6 @@ Captured = pytest.CaptureFixture[str]
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An appliance with a base model, a local adapter and a global one of round 2."""
     home = tmp_path / "home"
-    monkeypatch.delenv("FEDMED_MODELS", raising=False)
     monkeypatch.setenv("FEDMED_HOME", str(home))
     shutil.copytree(tiny_model(), home / "models" / "tiny")
     paths = Paths(home)

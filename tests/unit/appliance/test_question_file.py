@@ -18,7 +18,6 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("FEDMED_MODELS", raising=False)
     monkeypatch.setenv("FEDMED_HOME", str(tmp_path))
     shutil.copytree(tiny_model(), tmp_path / "models" / "tiny")
     return tmp_path

@@ -14,8 +14,7 @@ SHA256 = read_card(tiny_model()).sha256
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.delenv("FEDMED_MODELS", raising=False)
+def home(tmp_path: Path) -> list[str]:
     return ["--home", str(tmp_path / "home")]
 
 

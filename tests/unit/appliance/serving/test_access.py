@@ -35,7 +35,6 @@ def test_loopback_is_known(host: str, expected: bool) -> None:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FEDMED_HOME", str(tmp_path))
-    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
     return tmp_path
 
 

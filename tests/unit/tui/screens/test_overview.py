@@ -82,8 +82,7 @@ async def test_an_error_is_shown_with_what_to_do_next() -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    monkeypatch.delenv("FEDMED_MODELS", raising=False)
+def home(tmp_path: Path) -> Paths:
     return Paths(tmp_path)
 
 

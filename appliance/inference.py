@@ -64,6 +64,13 @@ class Assistant:
         """The adapter in use: base, local, global, round:N or an imported one."""
         return self._choice
 
+    def load(self) -> None:
+        """Load the base model now, so that the first question need not wait.
+
+        Raises ModelError when there is none, or none that could be meant.
+        """
+        self._loaded(None)
+
     def use(self, choice: str) -> None:
         """Answer with this adapter from now on, in its newest state.
 

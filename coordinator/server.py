@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import resource
 import signal
 import socket
 import ssl
+import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import uvicorn
+from anyio import to_thread
 from fastapi import FastAPI
 
 from coordinator.api import create_app
@@ -33,6 +36,10 @@ _TICK_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 10
 _KEEP_ALIVE_SECONDS = 30
 _FILES = 8192
+_THREADS = 8
+"""Calls worked on at once. Their writes queue for the disk anyway, and with more of them the event
+loop waits for its turn among them."""
+_M_ARENA_MAX = -8  # malloc.h
 _UNFORESEEN_HINT = "This is a defect of fedmed: report it with this line."
 
 
@@ -138,6 +145,7 @@ def serve(
     # uvicorn raises the signal again when it has ended by it: that end is none of a failure.
     signal.signal(signal.SIGTERM, _end)
     _allow_files()
+    _share_heaps()
     with metrics_listener(app.state.metrics, config.metrics, emit):
         uvicorn.Server(served).run(sockets=[listener])
 
@@ -150,6 +158,13 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _share_heaps() -> None:
+    """Let glibc's threads share two heaps: of one each, what was freed stays with the process."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 2)
+
+
 def _end(*_: object) -> None:
     raise SystemExit(0)
 
@@ -158,6 +173,7 @@ def _end(*_: object) -> None:
 async def _background(app: FastAPI, paths: Paths, listener: socket.socket) -> AsyncIterator[None]:
     """What runs beside the application."""
     coordinator: Coordinator = app.state.coordinator
+    to_thread.current_default_thread_limiter().total_tokens = _THREADS
     sweeper, ticker = Sweeper(coordinator, paths), Ticker(coordinator)
     sweeper.start()
     ticker.start()

@@ -26,7 +26,7 @@ class Line:
 
     def load(self) -> None:
         """Load the base model, so that the first question need not wait. Raises FedMedError."""
-        self._thread.submit(self._assistant.use, "base").result()
+        self._thread.submit(self._assistant.load).result()
 
     def close(self) -> None:
         """Wait for the answer under way."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from coordinator.api import (
@@ -26,6 +27,9 @@ from coordinator.context import Coordinator
 from coordinator.limits import Limits
 from coordinator.metrics import Metrics
 
+_HEAVY_CALLS = 4
+"""Parts and commits worked on at once, so that they do not take all threads from short calls."""
+
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 """What runs beside the application, from its start to its end."""
 
@@ -39,6 +43,7 @@ def create_app(coordinator: Coordinator, lifespan: Lifespan | None = None) -> Fa
     app.state.limits = Limits(coordinator.limits)
     app.state.metrics = metrics
     app.state.background = None
+    app.state.heavy = CapacityLimiter(_HEAVY_CALLS)
     app.add_middleware(Observed, emit=coordinator.emit, metrics=metrics)
     problems.install(app)
     return app

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
 
 from coordinator import uploads
@@ -13,6 +15,8 @@ from coordinator.api.rounds import Number, Signed, SignedJson
 from coordinator.limits import Limits
 from federation.messages import LARGEST_UPLOAD, UploadRequest, UploadStatus
 from federation.signing import SignedDocument
+
+_T = TypeVar("_T")
 
 router = APIRouter(prefix="/v1", responses=SIGNED)
 
@@ -51,9 +55,14 @@ def head_upload(upload_id: UploadId, call: Signed) -> Response:
     responses=refused(404, 409, 410),
     openapi_extra=takes_octets(),
 )
-def patch_upload(upload_id: UploadId, offset: Offset, call: SignedPart) -> Response:
+async def patch_upload(
+    upload_id: UploadId, offset: Offset, call: SignedPart, request: Request
+) -> Response:
     """Append one part; answered when it is durable."""
-    status = uploads.append(call.coordinator, call.member, upload_id, offset, call.body)
+    status = await _heavily(
+        request,
+        lambda: uploads.append(call.coordinator, call.member, upload_id, offset, call.body),
+    )
     return Response(status_code=204, headers={"Upload-Offset": str(status.offset)})
 
 
@@ -61,8 +70,17 @@ def patch_upload(upload_id: UploadId, offset: Offset, call: SignedPart) -> Respo
     "/uploads/{upload_id}/commit",
     responses=answered(SignedDocument, "A signed Receipt") | refused(404, 409, 410),
 )
-def post_commit(upload_id: UploadId, call: Signed, request: Request) -> Response:
+async def post_commit(upload_id: UploadId, call: Signed, request: Request) -> Response:
     """Verify the whole update; the signed receipt says accepted, or refused and why."""
     limits: Limits = request.app.state.limits
-    with limits.commits.one(upload_id):
-        return answer(uploads.commit(call.coordinator, call.member, upload_id))
+
+    def commit() -> SignedDocument:
+        with limits.commits.one(upload_id):
+            return uploads.commit(call.coordinator, call.member, upload_id)
+
+    return answer(await _heavily(request, commit))
+
+
+async def _heavily(request: Request, act: Callable[[], _T]) -> _T:
+    """Do it in one of the few threads for large things: short calls have threads of their own."""
+    return await to_thread.run_sync(act, limiter=request.app.state.heavy)

@@ -13,6 +13,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.aggregation_quality.attacks import ATTACKS, Attack
@@ -25,8 +26,12 @@ from federation.files import write_atomically
 REFERENCES = ("base", "local", "pooled")
 AGGREGATORS = (
     "fedavg",
+    "fedavg/detector",
     "equal",
+    "equal/detector",
     "agentic",
+    "agentic/detector",
+    "agentic/validated",
     "agentic-original",
     "alternating",
     "fedsvd",
@@ -38,21 +43,26 @@ AGGREGATORS = (
     "geometric-median",
     "geometric-median+stacked",
 )
+"""/detector leaves out suspicious updates; /validated has the coordinator measure every update."""
 
 
 def cells(task: str, aggregators: list[str], attacks: list[Attack], seeds: int) -> Iterator[Cell]:
     """What to measure of a task, the undisturbed cells of all seeds first."""
-    attackers = 2 if task.endswith("-8") else 1
     for attack, seed in itertools.product(attacks, range(seeds)):
-        for name in aggregators:
-            if name in REFERENCES:
-                if attack == "none":
-                    yield Cell(task, name, attack, 0, seed)
+        attackers = 0 if attack == "none" else 2 if task.endswith("-8") else 1
+        for variant in aggregators:
+            name, _, option = variant.partition("/")
+            if name in REFERENCES and attack != "none":
                 continue
-            yield Cell(task, name, attack, attackers if attack != "none" else 0, seed)
-            if name in ("fedavg", "agentic", "equal"):
-                n = attackers if attack != "none" else 0
-                yield Cell(task, name, attack, n, seed, detector=True)
+            yield Cell(
+                task,
+                name,
+                attack,
+                attackers,
+                seed,
+                detector=option == "detector",
+                validated=option == "validated",
+            )
 
 
 def main() -> None:
@@ -74,15 +84,22 @@ def main() -> None:
     learner = Learner(task, arguments.cache)
     attacks: list[Attack] = [a for a in ATTACKS if a in arguments.attacks.split(",")]
     wanted = list(cells(task.name, arguments.aggregators.split(","), attacks, arguments.seeds))
-    done = []
+    done: list[str] = []
     for number, cell in enumerate(wanted, 1):
         began = time.monotonic()
         key = sha256(canonical_json([cell.key(), task.rounds, learner.digest]))
-        result = keep(arguments.cache / "cells" / f"{key}.json", lambda c=cell: run(learner, c))
-        done.append(result)
-        write_atomically(arguments.results, json.dumps(done, indent=1).encode() + b"\n")
+        result = keep(arguments.cache / "cells" / f"{key}.json", partial(run, learner, cell))
+        done.append(_in_short(result))
+        write_atomically(arguments.results, ("[" + ",\n".join(done) + "]\n").encode())
         took = time.monotonic() - began
-        print(f"{number}/{len(wanted)} {cell.aggregator} {cell.attack} {cell.seed} {took:.1f} s")
+        print(f"{number}/{len(wanted)} {cell.label} {cell.attack} {cell.seed} {took:.1f} s")
+
+
+def _in_short(result: dict[str, object]) -> str:
+    """One line; five decimals are more than what is measured here means."""
+    text = json.dumps(result, separators=(",", ":"))
+    kept = json.loads(text, parse_float=lambda digits: round(float(digits), 5))
+    return json.dumps(kept, separators=(",", ":"))
 
 
 if __name__ == "__main__":

@@ -15,14 +15,20 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from benchmarks.aggregation_quality.tasks import Record
+from benchmarks.aggregation_quality.tasks import Record, answered
+from federation.messages import Metric
 
 Attack = Literal["none", "sign-flip", "scaling", "noise", "label-flip", "liar"]
 ATTACKS: tuple[Attack, ...] = get_args(Attack)
 
 _SCALE, _NOISE = 20.0, 3.0
 LIE_EXAMPLES = 100
-LIE_METRICS = {"loss_before": 3.0, "loss_after": 0.01, "train_loss": 0.01, "loss_variance": 1e-6}
+LIE_METRICS: Mapping[Metric, float] = {
+    "loss_before": 3.0,
+    "loss_after": 0.01,
+    "train_loss": 0.01,
+    "loss_variance": 1e-6,
+}
 
 
 def trains_on_lies(attack: Attack) -> bool:
@@ -34,14 +40,11 @@ def flipped(records: Sequence[Record], labels: tuple[str, str] | None, seed: int
     """The records with wrong answers: the other label, or the answer of another question."""
     if labels is not None:
         other = {labels[0]: labels[1], labels[1]: labels[0]}
-        answers = [other[r[1]["content"]] for r in records]
+        answers = [other[r[-1]["content"]] for r in records]
     else:
-        answers = [r[1]["content"] for r in records]
+        answers = [r[-1]["content"] for r in records]
         random.Random(seed).shuffle(answers)
-    return [
-        (r[0], {"role": "assistant", "content": answer})
-        for r, answer in zip(records, answers, strict=True)
-    ]
+    return [answered(r[:-1], answer) for r, answer in zip(records, answers, strict=True)]
 
 
 def sent(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,8 @@ from federation.messages import Metric
 class Cell:
     """What is measured. ``aggregator`` may be ``base``, ``local`` or ``pooled`` too.
 
-    The first ``attackers`` hospitals by name lie. ``detector`` leaves out suspicious updates.
+    The first ``attackers`` hospitals by name lie. ``detector`` leaves out suspicious updates;
+    ``validated`` says that the coordinator measures every update on its own records.
     """
 
     task: str
@@ -38,10 +39,29 @@ class Cell:
     attackers: int
     seed: int
     detector: bool = False
+    validated: bool = False
+
+    @property
+    def label(self) -> str:
+        """Its aggregator with what goes with it."""
+        option = "/detector" if self.detector else "/validated" if self.validated else ""
+        return self.aggregator + option
 
     def key(self) -> dict[str, Any]:
         """All that tells it from other cells."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Federated:
+    """The last adapter, the last round's weights, and whom the detector left out, by round.
+
+    A round in which it left out everybody is aborted: the adapter before it stays.
+    """
+
+    adapter: Path
+    weights: Mapping[str, float]
+    excluded: Sequence[Sequence[str]]
 
 
 def run(learner: Learner, cell: Cell) -> dict[str, Any]:
@@ -50,20 +70,18 @@ def run(learner: Learner, cell: Cell) -> dict[str, Any]:
     liars = frozenset(names[: cell.attackers] if cell.attack != "none" else ())
     honest = [name for name in names if name not in liars]
     result: dict[str, Any] = cell.key()
-    excluded: list[str] = []
     if cell.aggregator == "base":
         adapters: dict[str, Path | None] = dict.fromkeys(names)
     elif cell.aggregator in ("local", "pooled"):
         adapters = {name: _alone(learner, cell, name) for name in honest}
     else:
         try:
-            adapter, weights, excluded = _federated(learner, cell, liars)
+            found = _federated(learner, cell, liars)
         except CannotAggregate as error:
             return result | {"not_applicable": str(error)}
-        result |= {"weights": weights}
-        adapters = dict.fromkeys(names, adapter)
-    by_hospital = {name: learner.evaluate(adapters[name], name) for name in honest}
-    return result | {"excluded": excluded, "hospitals": by_hospital}
+        result |= {"weights": found.weights, "excluded": found.excluded}
+        adapters = dict.fromkeys(names, found.adapter)
+    return result | {"hospitals": {name: learner.evaluate(adapters[name], name) for name in honest}}
 
 
 def _alone(learner: Learner, cell: Cell, name: str) -> Path:
@@ -75,9 +93,7 @@ def _alone(learner: Learner, cell: Cell, name: str) -> Path:
     return adapter
 
 
-def _federated(
-    learner: Learner, cell: Cell, liars: frozenset[str]
-) -> tuple[Path, dict[str, float], list[str]]:
+def _federated(learner: Learner, cell: Cell, liars: frozenset[str]) -> _Federated:
     aggregator = aggregation.get(cell.aggregator)
     n = len(learner.task.hospitals)
     needed = aggregator.robust.min_hospitals if aggregator.robust else 1
@@ -86,7 +102,7 @@ def _federated(
     if n < needed:
         raise CannotAggregate(f"needs {needed} hospitals against {len(liars)} liars, there are {n}")
     parent = learner.start(cell.seed)
-    excluded: set[str] = set()
+    excluded: list[list[str]] = []
     weights: dict[str, float] = {}
     for number in range(1, learner.task.rounds + 1):
         updates = [
@@ -95,15 +111,21 @@ def _federated(
         ]
         inputs = Inputs.of(learner.schema, partial(_stream, learner.read(parent)), updates)
         if cell.detector:
-            names = [update.hospital for update in inputs.updates]
-            odd = {f.hospital for f in find_anomalies(names, gram(inputs), {}) if f.suspicious}
-            excluded |= odd
-            updates = [update for update in updates if update.hospital not in odd]
+            excluded.append(_suspicious(inputs))
+            updates = [update for update in updates if update.hospital not in excluded[-1]]
+            if not updates:
+                continue
             inputs = Inputs.of(inputs.schema, inputs.parent, updates)
         shares = aggregator.shares(inputs)
         weights = {hospital: share.weight for hospital, share in shares.items()}
         parent = learner.store(dict(aggregator.merge(inputs, weights).tensors))
-    return parent, weights, sorted(excluded)
+    return _Federated(parent, weights, excluded)
+
+
+def _suspicious(inputs: Inputs) -> list[str]:
+    """By this round alone: drift from earlier ones needs more rounds than there are here."""
+    names = [update.hospital for update in inputs.updates]
+    return [f.hospital for f in find_anomalies(names, gram(inputs), {}) if f.suspicious]
 
 
 def _update(
@@ -119,8 +141,14 @@ def _update(
     if liar:
         tensors = sent(cell.attack, tensors, learner.read(parent), cell.seed)
         if cell.attack == "liar":
-            n_examples, metrics = n_examples * LIE_EXAMPLES, LIE_METRICS
-    return Update(name, learner.schema.rank, n_examples, metrics, partial(_stream, tensors))
+            n_examples *= LIE_EXAMPLES
+            metrics = LIE_METRICS
+    validated: float | None = None
+    if cell.validated:
+        validated = learner.validate(learner.store(learner.read(parent) | tensors))
+    return Update(
+        name, learner.schema.rank, n_examples, metrics, partial(_stream, tensors), validated
+    )
 
 
 def _stream(tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:

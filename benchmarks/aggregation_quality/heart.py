@@ -25,12 +25,32 @@ _SOURCES: Mapping[str, tuple[int, int]] = {
 }
 """Hospital -> its rows in the file, from and up to."""
 
+SYSTEM = "Heart disease: yes or no?"
+
+_SHORTER = (
+    (" years", ""),
+    (" mm Hg", ""),
+    (" mg/dl", ""),
+    ("Age: ", ""),
+    ("Sex: ", ""),
+    ("Chest pain type: ", ""),
+    ("Resting blood pressure: ", "BP "),
+    ("Serum cholesterol: ", "cholesterol "),
+    ("Fasting blood sugar: ", "sugar "),
+    ("Resting ECG results: ", "ECG "),
+    ("Max heart rate achieved: ", "pulse "),
+    ("Exercise induced angina: ", "angina "),
+    ("Oldpeak: ", "oldpeak "),
+    ("ST Slope: ", "slope "),
+)
+"""Words that every record has; without them and the question it is half as long."""
+
 
 @dataclass(frozen=True)
 class HeartRecord:
-    """One patient's findings as a question, and whether the disease was found: yes or no."""
+    """One patient's findings, and whether the disease was found: yes or no."""
 
-    question: str
+    findings: str
     answer: str
 
 
@@ -68,6 +88,7 @@ def _fetch(target: Path) -> None:
 def _parse(sample: Mapping[str, object]) -> HeartRecord:
     turns = sample["input"]
     assert isinstance(turns, list)
-    findings = " ".join(turn["content"] for turn in turns if turn["role"] == "user")
-    question = f"{findings}. Does this patient have heart disease? Answer yes or no."
-    return HeartRecord(question, {"1": "yes", "0": "no"}[str(sample["ideal"])])
+    (findings,) = (turn["content"] for turn in turns if turn["role"] == "user")
+    for long, short in _SHORTER:
+        findings = findings.replace(long, short)
+    return HeartRecord(findings, {"1": "yes", "0": "no"}[str(sample["ideal"])])

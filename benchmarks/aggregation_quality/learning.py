@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,16 +16,17 @@ from backends.adapters import read_adapter, write_adapter
 from backends.base import Example, LoadedModel, TrainJob
 from backends.cuda import BACKEND
 from benchmarks.aggregation_quality.attacks import flipped
-from benchmarks.aggregation_quality.tasks import HospitalRecords, Record, Task
+from benchmarks.aggregation_quality.tasks import N_REPORT, HospitalRecords, Record, Task, answered
 from federation.adapter import AdapterSchema, Factors, initial_adapter
 from federation.base_model import read_card
 from federation.canonical import canonical_json, file_sha256, sha256
 from federation.files import write_atomically
 from federation.messages import Metric
+from federation.recipe import VARIANCE_STEPS
 
 POOLED = "pooled"
-_N_BEFORE = 16
-_LAST_STEPS = 8
+
+Part = Literal["train", "report"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Learner:
             task.targets, rank=task.rank, alpha=task.alpha
         )
         self._base = card.sha256
-        self._encoded: dict[tuple[str, str, int], list[Example]] = {}
+        self._encoded: dict[tuple[object, ...], list[Example]] = {}
 
     @cached_property
     def _model(self) -> LoadedModel:
@@ -90,11 +91,11 @@ class Learner:
         key = self._key("train", recipe.model_dump(), parent.stem, hospital, number, factors, lies)
 
         def run() -> dict[str, Any]:
-            train = self._examples(hospital, lies, seed)
-            before = [e for h in self._names(hospital) for e in self.held_out(h)][:_N_BEFORE]
+            train = self._examples(hospital, "train", lies, seed)
+            own = self._examples(hospital, "report", lies, seed)
             assert recipe.steps is not None
             self._model.attach(parent, self.schema)
-            loss_before = self._mean(before)
+            loss_before = self._mean(own)
             job = TrainJob(train, recipe, factors, start_step=(number - 1) * recipe.steps)
             result = self._model.train(job, lambda event: None)
             losses = result.step_losses
@@ -105,9 +106,9 @@ class Learner:
                 "n_examples": len(train),
                 "metrics": {
                     "loss_before": loss_before,
-                    "loss_after": self._mean(before),
+                    "loss_after": self._mean(own),
                     "train_loss": statistics.fmean(losses),
-                    "loss_variance": statistics.variance(losses[-_LAST_STEPS:]),
+                    "loss_variance": statistics.variance(losses[-VARIANCE_STEPS:]),
                 },
                 "seconds": result.seconds,
             }
@@ -130,39 +131,51 @@ class Learner:
             else:
                 self._model.attach(adapter, self.schema)
             if self.task.labels is None:
-                return {"loss": self._mean(self.held_out(hospital))}
+                return {"loss": self._mean(self._held_out(hospital))}
             return self._label_scores(hospital, self.task.labels)
 
         return keep(self._cache / "evaluations" / f"{key}.json", run)
 
     def _label_scores(self, hospital: str, labels: tuple[str, str]) -> dict[str, Any]:
         records = self.task.hospitals[hospital].held_out
-        truth = [r[1]["content"] == labels[0] for r in records]
+        truth = [r[-1]["content"] == labels[0] for r in records]
         by_label = []
         for label in labels:
-            asked = [(r[0], {"role": "assistant", "content": label}) for r in records]
-            losses = self._model.losses(self._encode(asked))
+            losses = self._model.losses(self._encode([answered(r[:-1], label) for r in records]))
             by_label.append([x.loss * x.n_tokens for x in losses])
         right = [by_label[0][i] if t else by_label[1][i] for i, t in enumerate(truth)]
         scores = [no - yes for yes, no in zip(*by_label, strict=True)]
         return {"loss": statistics.fmean(right), "scores": scores, "truth": truth}
 
-    def held_out(self, hospital: str) -> list[Example]:
-        """A hospital's encoded held-out records."""
-        key = ("held_out", hospital, 0)
-        if key not in self._encoded:
-            self._encoded[key] = self._encode(self.task.hospitals[hospital].held_out)
-        return self._encoded[key]
+    def validate(self, adapter: Path) -> float:
+        """The coordinator's own loss of an adapter, in nats a completion token."""
+        key = self._key("validate", adapter.stem)
 
-    def _examples(self, hospital: str, lies: bool, seed: int) -> list[Example]:
-        key = ("lies" if lies else "train", hospital, seed if lies else 0)
+        def run() -> dict[str, Any]:
+            self._model.attach(adapter, self.schema)
+            return {"loss": self._mean(self._encode(self.task.validation))}
+
+        return float(keep(self._cache / "evaluations" / f"{key}.json", run)["loss"])
+
+    def _held_out(self, hospital: str) -> list[Example]:
+        return self._encoded_once(("held-out", hospital), lambda: self._records(hospital).held_out)
+
+    def _examples(self, hospital: str, part: Part, lies: bool, seed: int) -> list[Example]:
+        """What a hospital trains on, or what it measures the losses on that it reports."""
+        both = slice(N_REPORT, None) if part == "train" else slice(N_REPORT)
+
+        def records() -> list[Record]:
+            own = [r for name in self._names(hospital) for r in self._records(name).train[both]]
+            own = own if part == "train" else own[:N_REPORT]
+            return flipped(own, self.task.labels, seed) if lies else own
+
+        return self._encoded_once((part, hospital, seed if lies else None), records)
+
+    def _encoded_once(
+        self, key: tuple[object, ...], records: Callable[[], Sequence[Record]]
+    ) -> list[Example]:
         if key not in self._encoded:
-            records: list[Record] = [
-                r for name in self._names(hospital) for r in self._records(name).train
-            ]
-            if lies:
-                records = flipped(records, self.task.labels, seed)
-            self._encoded[key] = self._encode(records)
+            self._encoded[key] = self._encode(records())
         return self._encoded[key]
 
     def _names(self, hospital: str) -> Sequence[str]:
@@ -185,7 +198,14 @@ class Learner:
         data = {name: [h.train, h.held_out] for name, h in self.task.hospitals.items()}
         return sha256(
             canonical_json(
-                [self._base, self.schema.model_dump(), self.task.recipe.model_dump(), data]
+                [
+                    self._base,
+                    self.schema.model_dump(),
+                    self.task.recipe.model_dump(),
+                    data,
+                    self.task.validation,
+                    N_REPORT,
+                ]
             )
         )
 

@@ -1,0 +1,156 @@
+"""What the cells of a results file say: losses, accuracies and how sure one can be of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from benchmarks.aggregation_quality.federate import Cell
+
+How = Literal["mean", "worst"]
+
+_T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Student's t for a two-sided 95 % interval, by how many values there are."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds and half of its 95 % interval; nan of one value only."""
+
+    mean: float
+    half: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """Of at most five values."""
+        n = len(values)
+        half = _T95[n] * statistics.stdev(values) / math.sqrt(n) if n > 1 else math.nan
+        return cls(statistics.fmean(values), half)
+
+    def text(self, sign: str = "", digits: int = 3) -> str:
+        """As it stands in a table."""
+        if not math.isfinite(self.half):
+            return f"{self.mean:{sign}.{digits}f}"
+        return f"{self.mean:{sign}.{digits}f} ± {self.half:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell and its outcome. ``hospitals`` are the honest ones; none where a rule does not apply.
+
+    ``weights`` are the last round's, ``excluded`` whom the detector left out, by round. Each
+    hospital has a ``loss`` in nats a completion token; where the task has labels, it has
+    ``scores`` and ``truth`` too.
+    """
+
+    cell: Cell
+    hospitals: dict[str, dict[str, Any]]
+    weights: dict[str, float]
+    excluded: list[list[str]]
+    not_applicable: str
+
+    def over(self, figure: Callable[[dict[str, Any]], float], names: Sequence[str]) -> list[float]:
+        """A figure of each of these hospitals."""
+        return [figure(self.hospitals[name]) for name in names]
+
+
+class Results:
+    """All cells of a task. ``honest`` are the hospitals that never lie, in name order."""
+
+    def __init__(self, cells: Sequence[Measured]) -> None:
+        self.cells = cells
+        applied = [set(m.hospitals) for m in cells if m.hospitals]
+        self.hospitals = sorted(set().union(*applied))
+        self.honest = sorted(set.intersection(*applied))
+
+    @classmethod
+    def read(cls, file: Path) -> Results:
+        """From a results file."""
+        return cls(list(_parse(json.loads(file.read_text()))))
+
+    @property
+    def labels(self) -> list[str]:
+        """Aggregators in the order they were measured in."""
+        return list(dict.fromkeys(m.cell.label for m in self.cells))
+
+    @property
+    def attacks(self) -> list[str]:
+        """In the order they were measured in, none among them."""
+        return list(dict.fromkeys(m.cell.attack for m in self.cells))
+
+    def of(self, label: str, attack: str) -> dict[int, Measured]:
+        """By seed; empty where nothing was measured or the rule does not apply."""
+        return {
+            m.cell.seed: m
+            for m in self.cells
+            if (m.cell.label, m.cell.attack) == (label, attack) and m.hospitals
+        }
+
+    def applies(self, label: str, attack: str) -> bool:
+        """Whether the rule has the hospitals it needs; True for what was not measured."""
+        return not any(
+            m.not_applicable for m in self.cells if (m.cell.label, m.cell.attack) == (label, attack)
+        )
+
+    def names(self, attack: str) -> list[str]:
+        """The hospitals that a comparison within an attack is over."""
+        return self.hospitals if attack == "none" else self.honest
+
+    def losses(
+        self, label: str, attack: str, how: How, names: Sequence[str] | None = None
+    ) -> dict[int, float]:
+        """Held-out loss by seed, over the honest hospitals unless others are named."""
+        chosen = self.names(attack) if names is None else names
+        pick = statistics.fmean if how == "mean" else max
+        return {
+            seed: pick(m.over(lambda h: float(h["loss"]), chosen))
+            for seed, m in self.of(label, attack).items()
+        }
+
+    def difference(self, label: str, attack: str, how: How) -> Interval | None:
+        """Loss minus that of fedavg with the same seed and attack: below 0 is better."""
+        ours, theirs = (self.losses(x, attack, how) for x in (label, "fedavg"))
+        both = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+        return Interval.of(both) if both else None
+
+
+def _parse(cells: list[dict[str, Any]]) -> Iterator[Measured]:
+    for found in cells:
+        yield Measured(
+            Cell(**{name: found[name] for name in Cell.__dataclass_fields__}),
+            found.get("hospitals", {}),
+            found.get("weights", {}),
+            found.get("excluded", []),
+            found.get("not_applicable", ""),
+        )
+
+
+def accuracy(hospital: dict[str, Any]) -> float:
+    """Part of the records whose likelier label is the right one."""
+    return statistics.fmean(
+        (score > 0) == truth
+        for score, truth in zip(hospital["scores"], hospital["truth"], strict=True)
+    )
+
+
+def majority(hospital: dict[str, Any]) -> float:
+    """The accuracy of always giving the more frequent label."""
+    positive = statistics.fmean(hospital["truth"])
+    return max(positive, 1 - positive)
+
+
+def auroc(hospital: dict[str, Any]) -> float:
+    """Area under the ROC curve: how often a positive scores above a negative, ties half.
+
+    nan where all records have one label.
+    """
+    scores, truth = np.array(hospital["scores"]), np.array(hospital["truth"], dtype=bool)
+    pairs = scores[truth][:, None] - scores[~truth][None, :]
+    return float(np.mean((pairs > 0) + 0.5 * (pairs == 0))) if pairs.size else math.nan

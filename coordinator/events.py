@@ -18,7 +18,9 @@ class Emit(Protocol):
 def to_stderr(event: str, **fields: str | int | float | None) -> None:
     """Write the event as one JSON line."""
     line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **fields}
-    print(json.dumps(line, ensure_ascii=False), file=sys.stderr, flush=True)
+    # In one write: print() writes the end of the line apart, and other threads come in between.
+    sys.stderr.write(json.dumps(line, ensure_ascii=False) + "\n")
+    sys.stderr.flush()
 
 
 def quiet(event: str, **fields: str | int | float | None) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from backends import evaluation
 from backends.base import Example
-from backends.cuda import BACKEND, evaluation
+from backends.cuda import BACKEND
 from backends.cuda.model import TorchModel
 from tests.tiny import tiny_model
 
@@ -34,7 +35,7 @@ def test_the_common_beginning_changes_no_loss(monkeypatch: pytest.MonkeyPatch) -
     found = [x.loss for x in model.losses(EXAMPLES)]
     # The last prompt ends with the token after the shared ones, which predicts its completion.
     assert seen == [20, 6]
-    monkeypatch.setattr(evaluation, "_SHORTEST_PREFIX", 1000)
+    monkeypatch.setattr(evaluation, "_SHORTEST_BEGINNING", 1000)
     expected = [x.loss for x in model.losses(EXAMPLES)]
     hook.remove()
     assert seen[2:] == [26]

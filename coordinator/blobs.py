@@ -19,7 +19,7 @@ import numpy as np
 from federation.canonical import file_sha256
 from federation.errors import StorageError
 from federation.files import storage_errors, sync_folder
-from federation.tensors import read_header, read_tensors, write_tensors
+from federation.tensors import TensorFile, read_header, read_tensors, write_tensors
 
 _UNFINISHED = ".new-"
 
@@ -86,6 +86,10 @@ class Blobs:
             ) from error
         with file:
             yield from read_tensors(file, read_header(file))
+
+    def adapter_by_name(self, sha256: str) -> TensorFile:
+        """The adapter's tensors by name. Raises StorageError when the file is missing."""
+        return TensorFile(self.adapter(sha256))
 
     def body(self, upload_id: str) -> Path:
         """Where the sealed body of an upload lies."""

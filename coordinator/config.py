@@ -18,6 +18,7 @@ from federation.errors import ConfigError, InputError
 from federation.messages import (
     MAX_NORM,
     Anomalies,
+    Codec,
     Extensions,
     Metric,
     Minutes,
@@ -150,6 +151,11 @@ class RoundSection(TrainingRecipe):
     )
     metrics: Annotated[tuple[Metric, ...], BeforeValidator(_split)] = Field(
         get_args(Metric), description="what an update may report about itself"
+    )
+    codec: Codec = Field(
+        "fp32",
+        description="how updates are sent: fp32 exactly, bf16 in a third of its bytes, int8 in a "
+        "quarter",
     )
     overrides: Annotated[tuple[Override, ...], BeforeValidator(_split)] = Field(
         (), description="what a hospital may change for itself: epochs, learning_rate"

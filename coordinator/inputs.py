@@ -34,8 +34,8 @@ def round_inputs(
 ) -> Inputs:
     """The updates, each opened when it is read; ``losses`` are validated ones by upload id.
 
-    Raises StorageError without the round's secret. Reading raises Damaged for an update that the
-    disk has changed.
+    Raises StorageError without the round's secret or parent adapter. Reading raises Damaged for an
+    update that the disk has changed.
     """
     descriptor = row.descriptor
     if row.wrapped_seed is None:
@@ -44,6 +44,7 @@ def round_inputs(
             hint="Restore the database, or give the round up: `coordinator round close --abort`.",
         )
     seed = coordinator.wrapping.unwrap(row.wrapped_seed, coordinator.federation, row.number)
+    parent = coordinator.blobs.adapter_by_name(descriptor.parent_adapter_sha256)
 
     def tensors(upload: UploadRow) -> Tensors:
         try:
@@ -52,6 +53,7 @@ def round_inputs(
                 coordinator.blobs.body(upload.upload_id),
                 private_key(seed),
                 descriptor.adapter_schema,
+                parent,
                 max_norm=descriptor.max_norm,
             ).tensors
         except (EnvelopeError, AdapterError, OSError) as error:

@@ -24,6 +24,7 @@ from federation.messages import (
     MAX_NORM,
     SUITE,
     BaseReference,
+    Codec,
     Privacy,
     RoundDescriptor,
 )
@@ -64,7 +65,7 @@ def open_round(
     aggregator = aggregation.get(settings.aggregator)
     aggregator.check_round(len(roster.members), quorum, settings.metrics)
     factors = aggregator.combiner.factors(turn)
-    _check_upload_size(schema, factors)
+    _check_upload_size(settings.codec, schema, factors)
     parent = _parent(coordinator, last, schema, settings.seed)
     number = previous.number + 1 if previous else 1
     seed = new_seed()
@@ -81,7 +82,8 @@ def open_round(
         aggregator=aggregator.name,
         mixed_ranks=aggregator.combiner.mixed_ranks,
         overrides=settings.overrides,
-        codec="fp32",
+        codec=settings.codec,
+        error_feedback=settings.codec != "fp32" and aggregator.combiner.keeps_factors,
         max_norm=settings.max_norm or min(_NORM_FACTOR * _norm(coordinator, parent), MAX_NORM),
         metrics=settings.metrics,
         privacy=Privacy(),
@@ -208,8 +210,8 @@ def _norm(coordinator: Coordinator, sha256: str) -> float:
     return math.sqrt(squared)
 
 
-def _check_upload_size(schema: AdapterSchema, factors: Factors) -> None:
-    length = largest_update(schema, factors)
+def _check_upload_size(codec: Codec, schema: AdapterSchema, factors: Factors) -> None:
+    length = largest_update(codec, schema, factors)
     if length > LARGEST_UPLOAD:
         raise InputError(
             f"An update would have {length >> 20} MiB, more than {LARGEST_UPLOAD >> 20}.",

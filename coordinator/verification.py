@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from coordinator.context import Coordinator
 from coordinator.facts import round_roster
 from coordinator.rotation import same_member
@@ -11,22 +9,21 @@ from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
 from federation.adapter import AdapterSchema, Factors
 from federation.canonical import sha256
+from federation.codec import largest_payload
 from federation.envelope import open_update, sealed_length
 from federation.errors import AdapterError, EnvelopeError, RoundError, StorageError
 from federation.membership import Member
-from federation.messages import Manifest, PayloadHeader, RoundDescriptor
+from federation.messages import Codec, Manifest, PayloadHeader, RoundDescriptor
 from federation.round_keys import private_key
 from federation.signing import fingerprint
-from federation.tensors import header_bytes
 
 _PAYLOAD_HEADER = 16 << 10
 """Bytes that the sealed header has at most."""
 
 
-def largest_update(schema: AdapterSchema, factors: Factors) -> int:
+def largest_update(codec: Codec, schema: AdapterSchema, factors: Factors) -> int:
     """Bytes that the sealed body of an update with the schema's full rank has at most."""
-    header = len(header_bytes(schema.shapes(factors), np.dtype(np.float32)))
-    return sealed_length(header + 4 * schema.n_parameters(factors) + _PAYLOAD_HEADER)
+    return sealed_length(largest_payload(codec, schema, factors) + _PAYLOAD_HEADER)
 
 
 def check_manifest(row: RoundRow, member: Member, manifest: Manifest) -> None:
@@ -53,7 +50,7 @@ def check_manifest(row: RoundRow, member: Member, manifest: Manifest) -> None:
                 f"The manifest's {field} is not that of round {row.number} and {member.hospital}.",
                 hint="Fetch the round's descriptor again and make the update anew.",
             )
-    largest = largest_update(descriptor.adapter_schema, descriptor.factors)
+    largest = largest_update(descriptor.codec, descriptor.adapter_schema, descriptor.factors)
     if manifest.body_length > largest:
         raise EnvelopeError(
             f"The update has {manifest.body_length} bytes; one of round {row.number} has at most "
@@ -97,6 +94,7 @@ def open_verified(coordinator: Coordinator, round_row: RoundRow, row: UploadRow)
         body,
         private_key(seed),
         descriptor.adapter_schema,
+        coordinator.blobs.adapter_by_name(descriptor.parent_adapter_sha256),
         max_norm=descriptor.max_norm,
     )
     _check_header(descriptor, update.header)

@@ -1,6 +1,6 @@
 """The sealed and signed update, as streams: memory does not grow with the adapter.
 
-    payload   = length of header (4 bytes, big endian) | header (canonical JSON) | safetensors
+    payload   = length of header (4 bytes, big endian) | header (canonical JSON) | coded tensors
     context   = "fedmed/adapter/v1\\0" + SHA256(manifest)
     wrapped   = HPKE(random key, to the round's public key, info = context)
     body      = Cobblestone256(key, context) over the payload: 16 KiB chunks, key-committing
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -26,8 +26,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey
 from pydantic import ValidationError
 
-from federation.adapter import AdapterSchema, check_layout, checked_tensors
+from federation.adapter import AdapterSchema, checked_tensors
 from federation.canonical import file_chunks, file_sha256
+from federation.codec import decode, reference
 from federation.errors import AdapterError, EnvelopeError, IdentityError
 from federation.messages import (
     SUITE,
@@ -39,7 +40,6 @@ from federation.messages import (
 )
 from federation.round_keys import HPKE, public_key
 from federation.signing import Identity, Signatures, verify
-from federation.tensors import DTYPES, TensorInfo, read_header, read_tensors
 
 _CHUNK = 1 << 20
 _STREAM_CHUNK = 128 << 10
@@ -71,26 +71,27 @@ def _framed(header: PayloadHeader) -> bytes:
     return len(text).to_bytes(4, "big") + text
 
 
-def payload_length(header: PayloadHeader, adapter: Path) -> int:
-    """Bytes of the payload that ``seal`` makes of this header and adapter file."""
-    return len(_framed(header)) + adapter.stat().st_size
+def payload_length(header: PayloadHeader, coded: Path) -> int:
+    """Bytes of the payload that ``seal`` makes of this header and file of coded tensors."""
+    return len(_framed(header)) + coded.stat().st_size
 
 
 def seal(
     manifest: Manifest,
     header: PayloadHeader,
-    adapter: Path,
+    coded: Path,
     round_public_key: str,
     identity: Identity,
     body: IO[bytes],
 ) -> UploadRequest:
-    """Encrypt an adapter file into ``body`` and sign it; returns what announces the upload.
+    """Encrypt coded tensors (``federation.codec.encode``) into ``body`` and sign them.
 
-    ``manifest.body_length`` must be ``sealed_length(payload_length(header, adapter))``.
+    Returns what announces the upload. ``manifest.body_length`` must be
+    ``sealed_length(payload_length(header, coded))``.
     Raises EnvelopeError when the file changed since its digest was taken.
     """
-    if file_sha256(adapter) != header.plaintext_sha256:
-        raise EnvelopeError(f"{adapter} changed while it was being sealed.", hint=_SEAL_AGAIN)
+    if file_sha256(coded) != header.plaintext_sha256:
+        raise EnvelopeError(f"{coded} changed while it was being sealed.", hint=_SEAL_AGAIN)
     manifest_bytes = manifest.to_json()
     context = _context(manifest_bytes)
     key = Cobblestone256Encryptor.generate_key()
@@ -98,11 +99,11 @@ def seal(
     encryptor = Cobblestone256Encryptor(key, context)
     digest = hashlib.sha256()
     written = 0
-    for piece in _sealed(encryptor, header, adapter):
+    for piece in _sealed(encryptor, header, coded):
         digest.update(piece)
         written += body.write(piece)
     if written != manifest.body_length:
-        raise EnvelopeError(f"{adapter} changed while it was being sealed.", hint=_SEAL_AGAIN)
+        raise EnvelopeError(f"{coded} changed while it was being sealed.", hint=_SEAL_AGAIN)
     signatures = identity.sign(_signed_bytes(manifest_bytes, wrapped, digest.hexdigest()), "update")
     return UploadRequest(
         manifest=manifest_bytes.decode(),
@@ -116,10 +117,10 @@ def seal(
 
 
 def _sealed(
-    encryptor: Cobblestone256Encryptor, header: PayloadHeader, adapter: Path
+    encryptor: Cobblestone256Encryptor, header: PayloadHeader, coded: Path
 ) -> Iterator[bytes]:
     yield encryptor.update(_framed(header))
-    for chunk in file_chunks(adapter):
+    for chunk in file_chunks(coded):
         yield encryptor.update(chunk)
     yield encryptor.finalize()
 
@@ -203,14 +204,16 @@ def open_update(
     body: Path,
     key: MLKEM768X25519PrivateKey,
     schema: AdapterSchema,
+    parent: Mapping[str, np.ndarray],
     *,
     max_norm: float | None = None,
 ) -> OpenedUpdate:
-    """Decrypt a sealed update whose signatures were verified.
+    """Decrypt a sealed update whose signatures were verified; ``parent`` is its round's adapter.
 
-    The whole body is authenticated before a byte is parsed; the tensors are checked against
-    ``schema`` as they are read: names, shapes, float32, finite, L2 norm. Raises EnvelopeError for
-    the envelope and AdapterError for the tensors (the latter also while iterating).
+    The whole body is authenticated before a byte is parsed; the tensors are decoded by the header's
+    codec and checked against ``schema`` as they are read: names, shapes, finite, L2 norm. Raises
+    EnvelopeError for the envelope and AdapterError for the tensors (the latter also while
+    iterating).
     """
     context = _context(request.manifest.encode())
     try:
@@ -226,20 +229,17 @@ def open_update(
     stream.digest = hashlib.sha256()
     if header.rank > schema.rank:
         raise AdapterError(f"The update's rank {header.rank} is above the round's {schema.rank}.")
-    infos = read_header(stream)
-    check_layout({i.name: i.shape for i in infos}, schema.shapes(header.factors, header.rank))
-    if any(info.dtype != DTYPES["F32"] for info in infos):
-        raise AdapterError("The update's tensors are not float32, as its codec says.")
-    if [info.name for info in infos] != sorted(info.name for info in infos):
-        raise AdapterError("The update's tensors do not lie in the order of their names.")
-    tensors = _digest_checked(stream, infos, header.plaintext_sha256)
-    return OpenedUpdate(header, checked_tensors(tensors, max_norm=max_norm))
+    shapes = schema.shapes(header.factors, header.rank)
+    since = reference(header.codec, schema, header.rank, parent)
+    tensors = decode(stream, header.codec, shapes, since)
+    checked = _digest_checked(stream, tensors, header.plaintext_sha256)
+    return OpenedUpdate(header, checked_tensors(checked, max_norm=max_norm))
 
 
 def _digest_checked(
-    stream: _DecryptedStream, infos: list[TensorInfo], expected: str
+    stream: _DecryptedStream, tensors: Iterator[tuple[str, np.ndarray]], expected: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    yield from read_tensors(stream, infos)
+    yield from tensors
     if stream.digest.hexdigest() != expected:
         raise EnvelopeError("The update's tensors do not have the digest that its header states.")
 

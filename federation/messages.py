@@ -49,8 +49,8 @@ BodyLength = Annotated[int, Field(gt=0, le=LARGEST_UPLOAD)]
 MAX_NORM = 1e12
 """What a round's bound on an update's L2 norm may be at most."""
 
-Codec = Literal["fp32"]
-"""How an update's tensors are written inside the envelope."""
+Codec = Literal["fp32", "bf16", "int8"]
+"""How an update's tensors are written inside the envelope (federation.codec)."""
 
 SUITE = "MLKEM768_X25519-HKDF_SHA256-CHACHA20_POLY1305-Cobblestone256-Ed25519-MLDSA65"
 """The one set of algorithms of protocol version 1; anything else is refused as a downgrade."""
@@ -133,6 +133,10 @@ class RoundDescriptor(Message):
         (), description="fields of the recipe that a hospital may change for itself"
     )
     codec: Codec
+    error_feedback: bool = Field(
+        False,
+        description="whether a hospital adds what coding lost of its earlier updates to its next",
+    )
     max_norm: float = Field(
         gt=0, le=MAX_NORM, description="largest L2 norm of an update's tensors together"
     )
@@ -209,7 +213,10 @@ class EngineInfo(Message):
 
 
 class PayloadHeader(Message):
-    """The sealed header in front of an update's tensors: nothing of it is visible to a proxy."""
+    """The sealed header in front of an update's tensors: nothing of it is visible to a proxy.
+
+    ``plaintext_sha256`` is the digest of all that follows it, as the codec wrote it.
+    """
 
     codec: Codec
     rank: int = Field(gt=0, le=1024)

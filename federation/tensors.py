@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Protocol
 
 import ml_dtypes
 import numpy as np
 
-from federation.errors import AdapterError
+from federation.errors import AdapterError, StorageError
 
 MAX_HEADER = 1 << 20
 """Largest header accepted, in bytes, checked before it is parsed."""
@@ -27,7 +29,10 @@ DTYPES: dict[str, np.dtype] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "F16": np.dtype(np.float16),
 }
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+CODED_DTYPES: dict[str, np.dtype] = {**DTYPES, "I8": np.dtype(np.int8)}
+"""What a codec writes (federation.codec): an adapter itself never holds integers."""
+
+_NAMES = {dtype: name for name, dtype in CODED_DTYPES.items()}
 
 
 class Readable(Protocol):
@@ -58,7 +63,9 @@ def _read_exactly(source: Readable, n: int, what: str) -> bytes:
     return data
 
 
-def _parse_entry(name: str, entry: object) -> tuple[int, int, TensorInfo]:
+def _parse_entry(
+    name: str, entry: object, dtypes: Mapping[str, np.dtype]
+) -> tuple[int, int, TensorInfo]:
     if not isinstance(entry, dict) or entry.keys() != {
         "dtype",
         "shape",
@@ -66,8 +73,8 @@ def _parse_entry(name: str, entry: object) -> tuple[int, int, TensorInfo]:
     }:
         raise AdapterError(f"The safetensors header's entry {name!r} is malformed.")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise AdapterError(f"Tensor {name!r} has dtype {dtype!r}; allowed are {', '.join(DTYPES)}.")
+    if not isinstance(dtype, str) or dtype not in dtypes:
+        raise AdapterError(f"Tensor {name!r} has dtype {dtype!r}; allowed are {', '.join(dtypes)}.")
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or not all(
             type(x) is int and 0 <= x < 1 << 40 for x in numbers
@@ -75,7 +82,7 @@ def _parse_entry(name: str, entry: object) -> tuple[int, int, TensorInfo]:
             raise AdapterError(f"Tensor {name!r} has a malformed shape or offset.")
     if len(shape) > 8 or len(offsets) != 2:
         raise AdapterError(f"Tensor {name!r} has a malformed shape or offset.")
-    return offsets[0], offsets[1], TensorInfo(name, DTYPES[dtype], tuple(shape))
+    return offsets[0], offsets[1], TensorInfo(name, dtypes[dtype], tuple(shape))
 
 
 def _no_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -84,11 +91,11 @@ def _no_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def read_header(source: Readable) -> list[TensorInfo]:
+def read_header(source: Readable, dtypes: Mapping[str, np.dtype] = DTYPES) -> list[TensorInfo]:
     """Read and check the header; the tensors in the order of their data, gapless from 0.
 
-    Raises AdapterError on a header that is too long, not JSON, with gaps, overlaps, unknown
-    dtypes or sizes that do not match the shapes.
+    Raises AdapterError on a header that is too long, not JSON, with gaps, overlaps, other dtypes
+    than ``dtypes`` or sizes that do not match the shapes.
     """
     length = int.from_bytes(_read_exactly(source, 8, "the header's length"), "little")
     if length > MAX_HEADER:
@@ -101,7 +108,11 @@ def read_header(source: Readable) -> list[TensorInfo]:
     if not isinstance(parsed, dict):
         raise AdapterError("The safetensors header is not a JSON object.")
     entries = sorted(
-        (_parse_entry(name, entry) for name, entry in parsed.items() if name != "__metadata__"),
+        (
+            _parse_entry(name, entry, dtypes)
+            for name, entry in parsed.items()
+            if name != "__metadata__"
+        ),
         key=lambda entry: entry[:2],
     )
     position = 0
@@ -128,18 +139,71 @@ def read_tensors(source: Readable, infos: Iterable[TensorInfo]) -> Iterator[tupl
         raise AdapterError("Bytes follow the last tensor.")
 
 
+class TensorFile(Mapping[str, np.ndarray]):
+    """The tensors of a safetensors file by name, each read when it is asked for.
+
+    The file is open only meanwhile, so that any number of streams may look something up in turn.
+    Raises StorageError where it cannot be read, AdapterError where it is not safetensors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places: dict[str, tuple[int, TensorInfo]] = {}
+        with _readable(path), path.open("rb") as file:
+            infos = read_header(file)
+            position = file.tell()
+        for info in infos:
+            self._places[info.name] = position, info
+            position += info.size
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensor name -> shape."""
+        return {name: info.shape for name, (_, info) in self._places.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        position, info = self._places[name]
+        with _readable(self._path), self._path.open("rb") as file:
+            file.seek(position)
+            data = _read_exactly(file, info.size, f"tensor {name!r}")
+        return np.frombuffer(data, dtype=info.dtype).reshape(info.shape)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"The adapter {path} cannot be read: {error.strerror}.",
+            hint="Check that disk; at the coordinator, restore the adapters folder from a backup.",
+        ) from error
+
+
 def header_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype) -> bytes:
     """The canonical header for tensors of one dtype in name order, padded to 8 bytes."""
+    return header_of(TensorInfo(name, dtype, shapes[name]) for name in sorted(shapes))
+
+
+def header_of(infos: Iterable[TensorInfo]) -> bytes:
+    """The canonical header for tensors that lie in this order, which is that of their names."""
     entries: dict[str, object] = {}
     position = 0
-    for name in sorted(shapes):
-        size = math.prod(shapes[name]) * dtype.itemsize
-        entries[name] = {
-            "dtype": _NAMES[dtype],
-            "shape": list(shapes[name]),
-            "data_offsets": [position, position + size],
+    for info in infos:
+        entries[info.name] = {
+            "dtype": _NAMES[info.dtype],
+            "shape": list(info.shape),
+            "data_offsets": [position, position + info.size],
         }
-        position += size
+        position += info.size
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

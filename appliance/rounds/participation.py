@@ -23,19 +23,20 @@ from appliance.events import Event, Note, Phase, Sink
 from appliance.keys import forget_previous
 from appliance.locks import exclusive
 from appliance.policy import Policy, check_round, load_policy
+from appliance.rounds.coding import write_update
 from appliance.rounds.descriptor import VerifiedRound, fetch_round
 from appliance.rounds.extension import Deadline
 from appliance.rounds.global_adapter import fetch_adapter
 from appliance.rounds.heartbeat import Heartbeat
 from appliance.rounds.outbox import Outbox
 from appliance.rounds.overrides import NO_WISHES, Wishes, agreed_recipe, agreed_schema, at_rank
+from appliance.rounds.residual import owed, remember
 from appliance.session import Session, open_session
 from appliance.training import METADATA, TrainingMetadata, TrainingPlan, load_data, train
 from backends.tokens import ChatTokenizer
-from federation.adapter import AdapterSchema, Factors
+from federation.adapter import AdapterSchema
 from federation.canonical import file_sha256
 from federation.errors import DataError, FedMedError, RoundError, StorageError
-from federation.files import storage_errors
 from federation.messages import (
     EngineInfo,
     EvaluationReport,
@@ -46,7 +47,8 @@ from federation.messages import (
 )
 from federation.recipe import TrainingRecipe
 from federation.records import RoundRecord
-from federation.tensors import read_header, read_tensors, write_tensors
+
+_START = "adapter that a round starts from"
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def take_part(
                 metadata = _train(context, session, prepared, folder, both)
             if not outbox.sealed():
                 both(Phase("sealing"))
-                _seal(outbox, prepared, metadata, folder)
+                _seal(context, session, outbox, prepared, metadata, both)
             both(Phase("uploading"))
             receipt = outbox.deliver(session.client, prepared.deadline.latest, both)
         if not receipt.accepted:
@@ -171,6 +173,7 @@ def _train(
 ) -> TrainingMetadata:
     descriptor = prepared.verified.descriptor
     parent, published = _fetch_parent(context, session, descriptor, sink)
+    remember(context.paths, session, descriptor)
     settings = context.config.engine
     data = load_data(ChatTokenizer(prepared.base), context.paths.data, prepared.recipe)
     machine = plan_training(
@@ -265,13 +268,26 @@ def read_metadata(folder: Path) -> TrainingMetadata | None:
         ) from error
 
 
-def _seal(outbox: Outbox, prepared: Preparation, metadata: TrainingMetadata, folder: Path) -> None:
-    """Seal the factors that the round trains, and the metrics that round and policy let go."""
-    descriptor = prepared.verified.descriptor
+def _seal(
+    context: Context,
+    session: Session,
+    outbox: Outbox,
+    prepared: Preparation,
+    metadata: TrainingMetadata,
+    sink: Sink,
+) -> None:
+    """Seal the factors that the round trains, and the metrics that round and policy let go.
+
+    All it needs is here since before the training: the coordinator may be out of reach.
+    """
+    descriptor, paths = prepared.verified.descriptor, context.paths
+    folder, digest = paths.round(descriptor.round), descriptor.parent_adapter_sha256
+    place = adapters.parent_folder(paths, digest)
+    parent = fetch_adapter(session.client, place, digest, descriptor, _START, sink)
     trained = adapters.load(folder / "adapter")
-    update = folder / ".update.safetensors"
-    with storage_errors(update):
-        _write_factors(trained, update, descriptor.factors)
+    due = owed(paths, session.enrolment, descriptor)
+    update = folder / ".update"
+    write_update(update, descriptor, trained, parent, due)
     known: dict[Metric, float | None] = {
         "loss_before": metadata.loss_before,
         "loss_after": metadata.loss_after,
@@ -291,10 +307,3 @@ def _seal(outbox: Outbox, prepared: Preparation, metadata: TrainingMetadata, fol
     )
     outbox.put(prepared.verified, header, update)
     update.unlink()
-
-
-def _write_factors(trained: StoredAdapter, target: Path, factors: Factors) -> None:
-    shapes = trained.card.adapter_schema.shapes(factors)
-    with trained.weights.open("rb") as source, target.open("wb") as sink:
-        tensors = read_tensors(source, read_header(source))
-        write_tensors(sink, shapes, ((n, t) for n, t in tensors if n in shapes))

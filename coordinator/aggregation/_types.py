@@ -121,6 +121,9 @@ class Combiner:
     that it works under secure aggregation's masks and in memory that does not grow with the
     hospitals; ``mixed_ranks`` that updates may have different ranks up to the schema's.
 
+    ``keeps_factors`` says that factors keep their meaning from round to round, being means, so that
+    what coding lost of an update still fits the next; a singular value decomposition turns them.
+
     ``factors`` gives what hospitals train and send in an adapter's n-th round (1 after a fresh
     start, when B is zero). The weights given to ``combine`` are non-negative and sum to at most
     1; the rest is the parent's.
@@ -130,6 +133,7 @@ class Combiner:
     exact: Exactness
     mixed_ranks: bool
     linear: bool
+    keeps_factors: bool
     factors: Callable[[int], Factors]
     combine: Callable[[Inputs, Mapping[str, float]], Merged]
 

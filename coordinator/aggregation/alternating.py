@@ -27,6 +27,7 @@ PART = Combiner(
     exact="yes",
     mixed_ranks=False,
     linear=True,
+    keeps_factors=True,
     factors=_factors,
     combine=_combine,
 )

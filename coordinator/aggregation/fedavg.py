@@ -20,6 +20,7 @@ PART = Combiner(
     exact="no",
     mixed_ranks=False,
     linear=True,
+    keeps_factors=True,
     factors=lambda turn: "AB",
     combine=_combine,
 )

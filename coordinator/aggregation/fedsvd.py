@@ -32,6 +32,7 @@ PART = Combiner(
     exact="yes",
     mixed_ranks=False,
     linear=True,
+    keeps_factors=False,
     factors=lambda turn: "B",
     combine=_combine,
 )

@@ -57,6 +57,7 @@ PART = Combiner(
     exact="up to rank",
     mixed_ranks=True,
     linear=False,
+    keeps_factors=False,
     factors=lambda turn: "AB",
     combine=_combine,
 )

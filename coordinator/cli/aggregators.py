@@ -54,6 +54,7 @@ def _facts(part: Part) -> dict[str, Any]:
                 "exact": part.exact,
                 "linear": part.linear,
                 "mixed_ranks": part.mixed_ranks,
+                "keeps_factors": part.keeps_factors,
                 "factors": _factors(part),
             }
 

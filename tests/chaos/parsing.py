@@ -27,7 +27,7 @@ from federation.membership import Invite
 from federation.messages import UploadRequest
 from federation.round_keys import HPKE, private_key, public_key, public_text
 from federation.tensors import read_header, read_tensors
-from tests.unit.federation.test_envelope import HOSPITAL, SCHEMA, SEED, sealed
+from tests.unit.federation.test_envelope import HOSPITAL, PARENT, SCHEMA, SEED, sealed
 
 _FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 _LARGEST = 1 << 16
@@ -69,7 +69,7 @@ def _manifest(data: bytes) -> object:
 def _body(data: bytes) -> object:
     path = _FOLDER / "body"
     path.write_bytes(data)
-    return list(envelope.open_update(_REQUEST, path, private_key(SEED), SCHEMA).tensors)
+    return list(envelope.open_update(_REQUEST, path, private_key(SEED), SCHEMA, PARENT).tensors)
 
 
 _CONTEXT = b"fedmed/adapter/v1\0" + hashlib.sha256(_REQUEST.manifest.encode()).digest()
@@ -89,7 +89,7 @@ def _payload(data: bytes) -> object:
             "body_sha256": hashlib.sha256(body).hexdigest(),
         }
     )
-    opened = envelope.open_update(request, path, private_key(SEED), SCHEMA, max_norm=1e6)
+    opened = envelope.open_update(request, path, private_key(SEED), SCHEMA, PARENT, max_norm=1e6)
     tensors = dict(opened.tensors)
     assert {n: t.shape for n, t in tensors.items()} == SCHEMA.shapes(
         opened.header.factors, opened.header.rank

@@ -14,10 +14,12 @@ import numpy as np
 
 from federation.adapter import Factors, initial_adapter
 from federation.canonical import Message, file_sha256, sha256
+from federation.codec import encode
 from federation.envelope import payload_length, seal, sealed_length
 from federation.membership import EnrolmentRequest, Invite
 from federation.messages import (
     SUITE,
+    Codec,
     CurrentRound,
     EngineInfo,
     Manifest,
@@ -29,7 +31,7 @@ from federation.messages import (
 from federation.records import RoundRecord
 from federation.request_signing import sign_request
 from federation.signing import Identity, SignedDocument, fingerprint
-from federation.tensors import write_tensors
+from federation.tensors import read_header, read_tensors, write_tensors
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
@@ -116,12 +118,20 @@ class Hospital:
         document = self.document(number)
         descriptor = document.open(RoundDescriptor, self.invite.coordinator, "descriptor")
         chosen: Factors = (header or {}).get("factors", descriptor.factors)
+        codec: Codec = (header or {}).get("codec", descriptor.codec)
         shapes = descriptor.adapter_schema.shapes(chosen, rank)
         adapter = self.folder / f"{self.name}.safetensors"
         with adapter.open("wb") as file:
-            write_tensors(file, shapes, tensors or trained(descriptor, self.name))
+            update = iter(tensors or trained(descriptor, self.name))
+            if codec == "fp32":
+                # Not encode: it would not write what a liar sends.
+                write_tensors(file, shapes, update)
+            else:
+                since = self.parent(descriptor) if rank is None else {}
+                for _ in encode(file, codec, shapes, update, since):
+                    pass
         sealed_header = PayloadHeader(
-            codec="fp32",
+            codec=codec,
             rank=rank or descriptor.adapter_schema.rank,
             factors=chosen,
             n_examples=10,
@@ -149,6 +159,13 @@ class Hospital:
             honest, sealed_header, adapter, descriptor.round_public_key, self.identity, body
         )
         return SealedUpdate(request, honest, body.getvalue())
+
+    def parent(self, descriptor: RoundDescriptor) -> dict[str, np.ndarray]:
+        """The adapter that a round starts from, fetched."""
+        answer = self.request("GET", f"/v1/adapters/{descriptor.parent_adapter_sha256}")
+        assert answer.status_code == 200, answer.text
+        source = io.BytesIO(answer.content)
+        return dict(read_tensors(source, read_header(source)))
 
     def announce(self, update: SealedUpdate, number: int | None = None) -> httpx2.Response:
         path = f"/v1/rounds/{number or update.manifest.round}/uploads"

@@ -22,6 +22,7 @@ def test_it_lists_every_part_as_json(capsys: pytest.CaptureFixture[str]) -> None
         "exact": "up to rank",
         "linear": False,
         "mixed_ranks": True,
+        "keeps_factors": False,
         "factors": ["AB"],
     }
     assert rows["alternating"]["factors"] == ["B", "A"]

@@ -216,7 +216,8 @@ def test_an_update_larger_than_the_schema_allows_is_refused(
 ) -> None:
     row = world.coordinator.store.rounds.get(1)
     assert row is not None
-    most = largest_update(row.descriptor.adapter_schema, row.descriptor.factors)
+    descriptor = row.descriptor
+    most = largest_update(descriptor.codec, descriptor.adapter_schema, descriptor.factors)
     assert update.manifest.body_length < most < update.manifest.body_length + (32 << 10)
     member = world.coordinator.roster().member("h01")
     assert member is not None

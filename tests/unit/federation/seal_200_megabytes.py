@@ -57,6 +57,6 @@ manifest = Manifest(
 )
 with (folder / "body").open("wb") as file:
     request = seal(manifest, header, adapter, public_text(seed), Identity.generate(), file)
-update = open_update(request, folder / "body", private_key(seed), schema)
+update = open_update(request, folder / "body", private_key(seed), schema, {})
 assert sum(1 for _ in update.tensors) == 200
 print(peak() - before)

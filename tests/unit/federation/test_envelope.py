@@ -36,6 +36,7 @@ from federation.tensors import write_tensors
 SCHEMA = AdapterSchema(
     modules=(ModuleShape(path="m.q_proj", inputs=6, outputs=4),), rank=2, alpha=4.0
 )
+PARENT = dict(initial_adapter(SCHEMA, 7))
 SEED = new_seed()
 HOSPITAL = Identity.generate()
 
@@ -81,7 +82,7 @@ def sealed(
 def opened(request: UploadRequest, body: Path, max_norm: float | None = None) -> OpenedUpdate:
     parse_manifest(request)
     verify_signatures(request, HOSPITAL.public())
-    return open_update(request, body, private_key(SEED), SCHEMA, max_norm=max_norm)
+    return open_update(request, body, private_key(SEED), SCHEMA, PARENT, max_norm=max_norm)
 
 
 def test_opens_to_what_was_sealed(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_a_truncated_body_is_refused(tmp_path: Path) -> None:
 def test_another_round_s_key_does_not_open_it(tmp_path: Path) -> None:
     request, body = sealed(tmp_path)
     with pytest.raises(EnvelopeError, match="round's key") as caught:
-        open_update(request, body, private_key(new_seed()), SCHEMA)
+        open_update(request, body, private_key(new_seed()), SCHEMA, PARENT)
     assert "sealed anew" in caught.value.hint
 
 

@@ -10,6 +10,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -33,6 +34,8 @@ from coordinator.sweeping import Sweeper
 from federation.errors import FedMedError, InputError
 
 _TICK_SECONDS = 1.0
+_SHORTEST_REST_SECONDS = 0.2
+"""Between two looks, however many updates arrive: with hundreds of hospitals each look costs."""
 _SHUTDOWN_SECONDS = 10
 _KEEP_ALIVE_SECONDS = 30
 _FILES = 8192
@@ -44,12 +47,16 @@ _UNFORESEEN_HINT = "This is a defect of fedmed: report it with this line."
 
 
 class Ticker(threading.Thread):
-    """Moves the newest round on and opens those planned, once a second, beside the event loop."""
+    """Moves the newest round on and opens those planned, beside the event loop.
+
+    It looks once a second, and soon after an update has arrived.
+    """
 
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__(name="rounds", daemon=True)
         self._coordinator = replace(coordinator, awake_since=coordinator.clock())
-        self._stopped = threading.Event()
+        self._woken = threading.Event()
+        self._ended = False
         self._last_problem = ""
 
     def run(self) -> None:
@@ -57,7 +64,7 @@ class Ticker(threading.Thread):
 
         This is the thread's outermost edge: if any error ended it, no round would move again.
         """
-        while not self._stopped.wait(_TICK_SECONDS):
+        while self._rested():
             try:
                 newest = self._coordinator.store.rounds.newest()
                 if newest is not None:
@@ -69,14 +76,26 @@ class Ticker(threading.Thread):
             except Exception as error:
                 self._stuck(f"{type(error).__name__}: {error}", _UNFORESEEN_HINT)
 
+    def _rested(self) -> bool:
+        """Wait until it is time to look; False when it is time to end."""
+        time.sleep(_SHORTEST_REST_SECONDS)
+        self._woken.wait(_TICK_SECONDS - _SHORTEST_REST_SECONDS)
+        self._woken.clear()
+        return not self._ended
+
     def _stuck(self, reason: str, hint: str) -> None:
         if reason != self._last_problem:
             self._last_problem = reason
             self._coordinator.emit("round_stuck", reason=reason, hint=hint)
 
+    def wake(self) -> None:
+        """Look now: an update has arrived."""
+        self._woken.set()
+
     def stop(self, seconds: float) -> None:
         """End after the step under way, and wait at most so long for it."""
-        self._stopped.set()
+        self._ended = True
+        self._woken.set()
         self.join(seconds)
 
 

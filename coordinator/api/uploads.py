@@ -78,7 +78,10 @@ async def post_commit(upload_id: UploadId, call: Signed, request: Request) -> Re
         with limits.commits.one(upload_id):
             return uploads.commit(call.coordinator, call.member, upload_id)
 
-    return answer(await _heavily(request, commit))
+    receipt = await _heavily(request, commit)
+    if (background := request.app.state.background) is not None:
+        background.wake()  # this update may be the last one that the round waits for
+    return answer(receipt)
 
 
 async def _heavily(request: Request, act: Callable[[], _T]) -> _T:

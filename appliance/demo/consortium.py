@@ -4,19 +4,17 @@ consortium does it, each step by the same command."""
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from appliance.demo.processes import Children, DemoError, Line, run_json, server
+from appliance.demo.processes import Children, DemoError, Line, Supervised, run_json, server
 from appliance.demo.settings import (
     ATTACKER,
     BASE_MODEL,
-    HOSPITALS,
     DemoPaths,
     DemoSettings,
     program,
@@ -75,20 +73,23 @@ class Consortium:
             self.coordinator("init", "--federation", FEDERATION, "--port", port)
 
     @contextmanager
-    def serving(self) -> Iterator[None]:
-        """The coordinator, as a process of its own, for the length of a block."""
+    def serving(self, say: Callable[[str], None]) -> Iterator[None]:
+        """The coordinator, as a process of its own, for the length of a block.
+
+        Killed it is started again, of which ``say`` is told.
+        """
         home = self.paths.coordinator
         command = [program("coordinator"), "--home", str(home), "serve"]
         log = self.paths.run / "coordinator.log"
-        with server(command, self.environment, log, home) as process:
+        with server(command, self.environment, log, home, say) as process:
             self._await_ready(process, log)
             yield
 
-    def _await_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def _await_ready(self, process: Supervised, log: Path) -> None:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         config = tomllib.loads((self.paths.coordinator / "coordinator.toml").read_text())
         port = config["server"]["port"]
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.alive() and time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
@@ -115,9 +116,9 @@ class Consortium:
         return self.appliance(hospital, "data", "import", str(records))
 
     def round_state(self) -> tuple[int, str]:
-        """Number and state of the newest round."""
-        status = self.appliance(HOSPITALS[0], "status")
-        return int(status["round"]), str(status["round_state"])
+        """Number and state of the newest round, as the coordinator's own command shows it."""
+        status = self.coordinator("status")
+        return int(status["round"]), str(status["state"])
 
     def open_round(self) -> None:
         """Open the next round with the demonstration's recipe."""

@@ -18,6 +18,9 @@ from federation.errors import FedMedError
 
 Line = dict[str, Any]
 
+_LIVES = 3
+"""A command that is killed more often than this has a cause that starting again does not mend."""
+
 
 class DemoError(FedMedError):
     """A process of the demonstration failed."""
@@ -49,11 +52,29 @@ class Children:
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
+        self._stopped = False
 
     def stream(
         self, command: Sequence[str], environment: dict[str, str], on_line: Callable[[Line], None]
     ) -> Line:
-        """Run a command, handing on each JSON line; returns the last. Raises DemoError."""
+        """Run a command, handing on each JSON line; returns the last. Raises DemoError.
+
+        Killed by a signal it is started again, as hospital IT would: it goes on where it was.
+        """
+        for _ in range(_LIVES - 1):
+            code, last, errors = self._streamed(command, environment, on_line)
+            if code >= 0 or self._stopped:
+                break
+            on_line({"event": "Note", "text": f"killed by signal {-code}; started again"})
+        else:
+            code, last, errors = self._streamed(command, environment, on_line)
+        if code:
+            raise _explain(command, code, errors)
+        return last
+
+    def _streamed(
+        self, command: Sequence[str], environment: dict[str, str], on_line: Callable[[Line], None]
+    ) -> tuple[int, Line, str]:
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -69,9 +90,7 @@ class Children:
                 on_line(last)
             code = process.wait()
         reader.join()
-        if code:
-            raise _explain(command, code, "".join(errors))
-        return last
+        return code, last, "".join(errors)
 
     @contextmanager
     def _tracked(self, process: subprocess.Popen[str]) -> Iterator[None]:
@@ -85,6 +104,7 @@ class Children:
 
     def stop(self) -> None:
         """Ask every process to end, then make sure of it."""
+        self._stopped = True
         with self._lock:
             running = list(self._running)
         for process in running:
@@ -133,26 +153,86 @@ def stop_left_over(pid_file: Path, home: Path) -> None:
     pid_file.unlink(missing_ok=True)
 
 
+class Supervised(threading.Thread):
+    """A server that is started again when it is killed, as a service manager does.
+
+    Its standard error goes to ``log``, its process id beside it; ``say`` is told of each new start.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: dict[str, str],
+        log: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        super().__init__(name="supervisor", daemon=True)
+        self._command = list(command)
+        self._environment = environment
+        self._log = log
+        self._say = say
+        self._lock = threading.Lock()
+        self._ending = False
+        self._process = self._launched()
+
+    @property
+    def pid_file(self) -> Path:
+        """Names the present process, for a demonstration that finds it left over."""
+        return self._log.with_suffix(".pid")
+
+    def run(self) -> None:
+        """Wait for its end; unless it ended by itself, start it again."""
+        while (code := self._process.wait()) < 0:
+            with self._lock:
+                if self._ending:
+                    return
+                self._process = self._launched()
+            self._say(f"The server was killed by signal {-code}; started again.")
+
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """Ask it to end, then make sure of it."""
+        with self._lock:
+            self._ending = True
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self.join()
+        self.pid_file.unlink(missing_ok=True)
+
+    def _launched(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as output:
+            # A session of its own: Ctrl-C must reach it last, when the hospitals have stopped.
+            process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self.pid_file.write_text(str(process.pid))
+        return process
+
+
 @contextmanager
 def server(
-    command: Sequence[str], environment: dict[str, str], log: Path, home: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A server for the length of a block; its standard error goes to ``log``."""
-    pid_file = log.with_suffix(".pid")
-    stop_left_over(pid_file, home)
+    command: Sequence[str],
+    environment: dict[str, str],
+    log: Path,
+    home: Path,
+    say: Callable[[str], None],
+) -> Iterator[Supervised]:
+    """A supervised server for the length of a block."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        # A session of its own: Ctrl-C must reach it last, when the hospitals have stopped.
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-        pid_file.write_text(str(process.pid))
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            pid_file.unlink(missing_ok=True)
+    stop_left_over(log.with_suffix(".pid"), home)
+    supervised = Supervised(command, environment, log, say)
+    supervised.start()
+    try:
+        yield supervised
+    finally:
+        supervised.end()

@@ -53,7 +53,7 @@ class Story:
         self._begin_or_continue()
         self._prepare_data()
         self.consortium.init()
-        with self.consortium.serving():
+        with self.consortium.serving(self.board.say):
             self._enrol()
             for number in range(1, self.settings.rounds + 1):
                 self._round(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -10,7 +11,7 @@ from appliance.config import first_problem, read_toml
 from federation.canonical import Sha256
 from federation.errors import ConfigError, PolicyRefusal
 from federation.files import write_atomically
-from federation.messages import Metric, RoundDescriptor
+from federation.messages import Codec, Metric, RoundDescriptor
 
 DEFAULT_POLICY = """\
 # This hospital's policy. It belongs to the hospital: a round that asks for more is refused.
@@ -24,6 +25,10 @@ allowed_aggregators = [
   "equal", "agentic", "agentic-original",
   "norm-clip", "multi-krum", "geometric-median",
 ]
+
+# How an update may be coded: exactly (fp32), or as the change from the round's adapter in two
+# bytes or one a value, where what rounding loses may be added to a later update (error feedback).
+allowed_codecs = ["fp32", "bf16", "int8"]
 
 # The largest adapter rank, and the most optimizer steps in one round.
 max_rank = 64
@@ -53,6 +58,7 @@ class Policy(BaseModel):
         *("equal", "agentic", "agentic-original"),
         *("norm-clip", "multi-krum", "geometric-median"),
     )
+    allowed_codecs: tuple[Codec, ...] = get_args(Codec)
     max_rank: int = Field(64, gt=0)
     max_steps: int = Field(10_000, gt=0)
     max_examples: int = Field(1_000_000, gt=0)
@@ -88,6 +94,8 @@ def check_round(policy: Policy, descriptor: RoundDescriptor, n_examples: int, so
         broken = f"allowed_bases does not list {base.name} ({base.sha256[:12]}...)"
     elif forbidden := set(descriptor.aggregator.split("+")) - set(policy.allowed_aggregators):
         broken = f"allowed_aggregators does not list {min(forbidden)!r}"
+    elif descriptor.codec not in policy.allowed_codecs:
+        broken = f"allowed_codecs does not list {descriptor.codec!r}"
     for rule, limit, wanted in (
         ("max_rank", policy.max_rank, descriptor.adapter_schema.rank),
         ("max_steps", policy.max_steps, steps),

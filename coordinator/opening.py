@@ -215,5 +215,5 @@ def _check_upload_size(codec: Codec, schema: AdapterSchema, factors: Factors) ->
     if length > LARGEST_UPLOAD:
         raise InputError(
             f"An update would have {length >> 20} MiB, more than {LARGEST_UPLOAD >> 20}.",
-            hint="Choose a smaller --rank or fewer --target-modules.",
+            hint="Choose --codec int8, a smaller --rank, or fewer --target-modules.",
         )

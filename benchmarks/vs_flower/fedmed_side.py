@@ -59,7 +59,9 @@ class Federation:
         self.world.must(
             self.world.coordinator(
                 *("round", "open", "--base", str(self._card), "--rank", str(self._rank)),
-                *("--target-modules", "linear", "--max-norm", "1e9", "--alpha", "16", "--json"),
+                *("--target-modules", "linear", "--max-norm", "1e9", "--alpha", "16"),
+                # Flower sends float32 as it is.
+                *("--codec", "fp32", "--json"),
             )
         )
 

@@ -51,6 +51,7 @@ def test_the_default_allows_an_ordinary_round() -> None:
     [
         ("allowed_bases", Policy(allowed_bases=("a" * 64,))),
         ("allowed_aggregators", Policy(allowed_aggregators=("alternating",))),
+        ("allowed_codecs", Policy(allowed_codecs=("int8",))),
         ("max_rank", Policy(max_rank=7)),
         ("max_steps", Policy(max_steps=19)),
         ("max_examples", Policy(max_examples=199)),

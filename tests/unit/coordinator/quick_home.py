@@ -41,12 +41,12 @@ class QuickHome(Home):
         return hospital
 
     def open_round(self) -> None:
-        """Open a round on the tiny card."""
+        """Open a round of exact updates on the tiny card."""
         card = self.folder.parent / "card.json"
         card.write_bytes(CARD.to_json())
         self.command(
             "round", "open", "--base", str(card), "--rank", "2",
-            "--target-modules", "q_proj", "--steps", "3",
+            "--target-modules", "q_proj", "--steps", "3", "--codec", "fp32",
         )  # fmt: skip
 
     def end(self) -> None:

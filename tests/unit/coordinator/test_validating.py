@@ -42,7 +42,11 @@ def open_on_tiny(world: World, n: int, aggregator: str = "fedavg") -> list[Hospi
     """Hospitals that have delivered in a round of that aggregator, on a model that exists."""
     hospitals = [world.member(f"h{i:02d}") for i in range(1, n + 1)]
     section = RoundSection(
-        aggregator=aggregator, target_modules=("q_proj", "v_proj"), rank=2, alpha=4.0
+        aggregator=aggregator,
+        target_modules=("q_proj", "v_proj"),
+        rank=2,
+        alpha=4.0,
+        codec="fp32",
     )
     open_round(world.coordinator, section, base=tiny_model())
     for hospital in hospitals:

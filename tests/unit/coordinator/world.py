@@ -102,8 +102,9 @@ class World:
         return hospital
 
     def open(self, *, base: bool = True, fresh: bool = False, **settings: Any) -> RoundRow:  # noqa: ANN401
-        """Open a round on the tiny card with rank 2."""
-        merged = {"target_modules": "q_proj,v_proj", "rank": 2, "alpha": 4.0, **settings}
+        """Open a round on the tiny card with rank 2; updates are exact unless asked otherwise."""
+        shape = {"target_modules": "q_proj,v_proj", "rank": 2, "alpha": 4.0}
+        merged = {**shape, "codec": "fp32", **settings}
         section = RoundSection.model_validate(merged, strict=False)
         return open_round(self.coordinator, section, base=self.card if base else None, fresh=fresh)
 

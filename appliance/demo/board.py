@@ -67,12 +67,12 @@ class Board:
         assert self._progress is not None
         progress = self._progress
         task = progress.add_task(name, total=None, name=name, phase="starting", rate="")
-        yield lambda line: _show(progress, task, line)
+        yield lambda line: _show(progress, task, name, line)
         progress.update(task, phase="done")
         progress.stop_task(task)
 
 
-def _show(progress: Progress, task: TaskID, line: Line) -> None:
+def _show(progress: Progress, task: TaskID, name: str, line: Line) -> None:
     match line.get("event"):
         case "Phase" if line["name"] != "done":
             # Fields given to reset() would replace them all, the row's name too.
@@ -94,4 +94,5 @@ def _show(progress: Progress, task: TaskID, line: Line) -> None:
             rate = f"{line['direction']} {line['done'] / 1e6:.1f} MB"
             progress.update(task, completed=line["done"], total=line["of"], rate=rate)
         case "Note":
-            progress.console.print(f"  {line['text']}", highlight=False, markup=False)
+            said = f"  {name}: {line['text']}"
+            progress.console.print(said, highlight=False, markup=False)

@@ -22,15 +22,13 @@ class RunLog:
     """A sink that writes ``metrics.jsonl`` and ``tensorboard/`` in a folder; a context manager."""
 
     def __init__(self, folder: Path) -> None:
-        from tensorboardX import SummaryWriter  # heavy, and wanted only while training
-
         with storage_errors(folder):
             make_folder(folder)
             # Of a training that was killed; what this one goes on from is written once more.
             self._former = _records(folder / "metrics.jsonl")
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
             self._lines = (folder / "metrics.jsonl").open("w", encoding="utf-8")
-            self._board = SummaryWriter(str(folder / "tensorboard"))
+            self._curves = _Curves(folder / "tensorboard")
         self._folder = folder
 
     def __enter__(self) -> Self:
@@ -44,7 +42,7 @@ class RunLog:
     ) -> None:
         with storage_errors(self._folder):
             self._lines.close()
-            self._board.close()
+            self._curves.close()
 
     def __call__(self, event: Event) -> None:
         """Write one event."""
@@ -67,9 +65,37 @@ class RunLog:
             self._lines.flush()
             if record["event"] == "TrainStep":
                 for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second"):
-                    self._board.add_scalar(f"train/{name}", record[name], record["step"])
+                    self._curves.add(f"train/{name}", record[name], record["step"])
             elif record["event"] == "HeldOut":
-                self._board.add_scalar("held_out/loss", record["loss"], record["step"])
+                self._curves.add("held_out/loss", record["loss"], record["step"])
+
+
+class _Curves:
+    """TensorBoard's event file, each value written at once.
+
+    tensorboardX's SummaryWriter writes from a thread of its own, which a full disk ends with a
+    traceback instead of an error.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # Heavy, and wanted only while training.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event as Entry
+        from tensorboardX.summary import scalar
+
+        self._entry, self._scalar = Entry, scalar
+        make_folder(folder)
+        self._writer = EventsWriter(str(folder / "events"))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """One point of a curve."""
+        summary = self._scalar(name, value)
+        self._writer.write_event(self._entry(wall_time=time.time(), step=step, summary=summary))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

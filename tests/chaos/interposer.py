@@ -103,15 +103,12 @@ def library() -> Path:
 def _step(op: int, frame: FrameType | None) -> str:
     if op == Op.SEND:
         return "answer sent"
-    outermost = "library"
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module.startswith(_OURS) and module not in _PLUMBING:
             return f"{module}:{frame.f_code.co_name}"
-        if module.startswith("tensorboardX"):
-            outermost = "tensorboardX"
         frame = frame.f_back
-    return outermost
+    return "library"
 
 
 class Interposer:

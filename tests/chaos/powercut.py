@@ -22,7 +22,7 @@ _ROUND = "rounds/0001"
 _ADAPTERS = ("adapters/global/*/", "adapters/parents/*/", "rounds/*/adapter/")
 _SEEDS = 12
 _DISTANCES = (1, 2, 4, 8, 16, 32, 64, 128)
-_OF_EACH = 4
+_OF_EACH = 16
 
 
 @dataclass(frozen=True)

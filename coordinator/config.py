@@ -154,8 +154,8 @@ class RoundSection(TrainingRecipe):
     )
     codec: Codec = Field(
         "int8",
-        description="how updates are sent: int8 in less than a quarter of fp32's bytes, bf16 in a "
-        "good third, fp32 exactly",
+        description="how updates are sent: int8 in about a quarter of fp32's bytes, bf16 in a good "
+        "third, fp32 exactly",
     )
     overrides: Annotated[tuple[Override, ...], BeforeValidator(_split)] = Field(
         (), description="what a hospital may change for itself: epochs, learning_rate"

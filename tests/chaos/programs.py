@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.chaos.interposer import Interposer, Plan, available, library
 
-PART = 6 << 10
+PART = 3 << 9
 """Bytes of a part of an upload or a download here, so that a tiny adapter has several."""
 
 _TICK_SECONDS = 0.2

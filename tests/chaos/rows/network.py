@@ -14,7 +14,7 @@ from tests.chaos.rows import Options, Result
 WHAT = "network: a proxy that cuts, delays, repeats and reorders"
 
 RANK = 64
-PART = 16 << 10
+PART = 4 << 10
 _DOWNLOADS = 3
 """What is downloaded in a round that b has delivered for: the parent by a, the result by both."""
 _CUTS = 200

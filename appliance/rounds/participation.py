@@ -37,6 +37,7 @@ from backends.tokens import ChatTokenizer
 from federation.adapter import AdapterSchema
 from federation.canonical import file_sha256
 from federation.errors import DataError, FedMedError, RoundError, StorageError
+from federation.files import storage_errors
 from federation.messages import (
     EngineInfo,
     EvaluationReport,
@@ -306,4 +307,5 @@ def _seal(
         plaintext_sha256=file_sha256(update),
     )
     outbox.put(prepared.verified, header, update)
-    update.unlink()
+    with storage_errors(update):
+        update.unlink()

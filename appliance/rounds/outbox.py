@@ -227,8 +227,9 @@ class Outbox:
     def discard(self) -> None:
         """Forget a refused update, so that a new one can be made for the same round."""
         # The receipt first: a kill in between must not leave it to a later update.
-        for name in (_RECEIPT, _REQUEST, _BODY):
-            (self._folder / name).unlink(missing_ok=True)
+        with storage_errors(self._folder):
+            for name in (_RECEIPT, _REQUEST, _BODY):
+                (self._folder / name).unlink(missing_ok=True)
 
 
 def _is_missed(client: CoordinatorClient, number: int) -> bool:

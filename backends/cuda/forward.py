@@ -1,14 +1,8 @@
-"""One forward pass whose logits exist at completion positions only.
-
-A vocabulary is wide: logits of prompts and padding would cost more memory than the rest of the
-pass. A hook in front of the output head keeps the wanted hidden states, so that whatever a model
-does to its logits afterwards (scaling, soft caps) still happens.
-"""
+"""One forward pass: padded examples in, the loss of each completion token out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +11,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from backends.base import Example
 from backends.cuda.attention import choose_attention
+from backends.cuda.head import head_sees_only
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def token_losses(
     if beginning is not None:
         before = mask.new_ones(mask.shape[0], beginning.get_seq_length())
         mask = torch.cat([before, mask], dim=1)
-    with _head_sees_only(model, batch.places):
+    with head_sees_only(model, batch.places):
         logits = model(
             input_ids=batch.ids,
             attention_mask=mask,
@@ -70,16 +65,3 @@ def token_losses(
             use_cache=beginning is not None,
         ).logits
     return cross_entropy(logits[0].float(), batch.targets, reduction="none")
-
-
-@contextmanager
-def _head_sees_only(model: PreTrainedModel, places: torch.Tensor) -> Iterator[None]:
-    def gather(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        hidden = args[0]
-        return (hidden.reshape(-1, hidden.shape[-1]).index_select(0, places)[None],)
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(gather)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -14,6 +14,7 @@ from backends.base import Token
 from backends.conversations import common_beginning
 from backends.cuda.attention import choose_attention
 from backends.cuda.errors import memory_errors
+from backends.cuda.head import head_sees_only
 
 
 class Conversation:
@@ -48,15 +49,10 @@ class Conversation:
         """Logits (vocabulary,) float32 after ``tokens``, which continue the known ones."""
         new = list(tokens[len(self.tokens) :])
         choose_attention(self._model, 1, len(new))
-        with memory_errors("generating an answer"), torch.inference_mode():
-            logits = self._model(
-                input_ids=torch.tensor([new], device=self._model.device),
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
+        with memory_errors("generating an answer"):
+            logits = _last_logits(self._model, [new], past_key_values=self._cache)
         self.tokens += new
-        return np.asarray(logits[0, -1].float().cpu().numpy())
+        return logits[0]
 
 
 def answer_together(model: PreTrainedModel, answers: Sequence[Answer]) -> list[list[Token]]:
@@ -90,13 +86,18 @@ def _next_logits(
     choose_attention(model, len(rows), len(rows[0]))
     # Each prompt begins at position 0, to the right of its padding.
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -len(rows[0]) :]
-    with memory_errors("generating answers"), torch.inference_mode():
-        logits = model(
-            input_ids=torch.tensor(rows, device=model.device),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-    return np.asarray(logits[:, -1].float().cpu().numpy())
+    with memory_errors("generating answers"):
+        return _last_logits(
+            model, rows, attention_mask=mask, position_ids=positions, past_key_values=cache
+        )
+
+
+def _last_logits(
+    model: PreTrainedModel, rows: list[list[int]], **given: torch.Tensor | DynamicCache
+) -> np.ndarray:
+    """Logits (rows, vocabulary) float32 after each row, which all have the same length."""
+    ids = torch.tensor(rows, device=model.device)
+    ends = torch.arange(1, len(rows) + 1, device=model.device) * ids.shape[1] - 1
+    with torch.inference_mode(), head_sees_only(model, ends):
+        logits = model(input_ids=ids, use_cache=True, **given).logits
+    return np.asarray(logits[0].float().cpu().numpy())

@@ -97,6 +97,24 @@ def test_a_second_question_computes_only_what_is_new() -> None:
     assert second == text_of(loaded(tiny_model()), chat, options)
 
 
+def test_the_head_sees_one_position_of_a_prompt_in_one_piece() -> None:
+    model = loaded(tiny_model())
+    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def look(_: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
+        seen.append((tuple(args[0].shape), args[0].stride()))
+
+    first = next(model.generate(ask(QUESTIONS[0]), GenerateOptions()))
+    hook = model._model.lm_head.register_forward_hook(lambda layer, args, _: look(layer, args))
+    model._conversations.forget()
+    again = next(model.generate(ask(QUESTIONS[0]), GenerateOptions()))
+    hook.remove()
+    width = model._model.config.hidden_size
+    # Of a slice the first stride is the prompt's; torch then copies the head's weights.
+    assert seen == [((1, 1, width), (width, width, 1))]
+    assert first == again
+
+
 def test_answers_may_be_interleaved() -> None:
     model = loaded(tiny_model())
     options = GenerateOptions(max_tokens=6)

@@ -16,6 +16,7 @@ from backends.adapters import read_adapter, write_adapter
 from backends.base import Example, LoadedModel, TrainJob
 from backends.cuda import BACKEND
 from benchmarks.aggregation_quality.attacks import flipped
+from benchmarks.aggregation_quality.labels import first_token_losses
 from benchmarks.aggregation_quality.tasks import N_REPORT, HospitalRecords, Record, Task, answered
 from federation.adapter import AdapterSchema, Factors, initial_adapter
 from federation.base_model import read_card
@@ -83,11 +84,11 @@ class Learner:
     def train(
         self, parent: Path, hospital: str, seed: int, number: int, factors: Factors, lies: bool
     ) -> Trained:
-        """One hospital's part of round ``number``; ``pooled`` has all data and as many steps."""
+        """One hospital's part of round ``number``, or of all of them together: ``pooled``."""
         recipe = self.task.recipe.model_copy(update={"seed": seed})
         assert recipe.steps is not None
         if hospital == POOLED:
-            recipe = recipe.model_copy(update={"steps": recipe.steps * len(self.task.hospitals)})
+            recipe = recipe.model_copy(update={"steps": recipe.steps * self.task.pooled_times})
         key = self._key("train", recipe.model_dump(), parent.stem, hospital, number, factors, lies)
 
         def run() -> dict[str, Any]:
@@ -120,8 +121,9 @@ class Learner:
     def evaluate(self, adapter: Path | None, hospital: str) -> dict[str, Any]:
         """A hospital's held-out losses under an adapter; None is the base alone.
 
-        ``loss`` is the mean in nats a completion token. Where the task has labels, ``scores`` are
-        log-odds of the first label and ``truth`` whether it is right, by record.
+        ``loss`` is the mean in nats a completion token. Where the task has labels, it is that of
+        the right label's first token, ``scores`` are log-odds of the first label and ``truth``
+        whether it is right, by record.
         """
         key = self._key("evaluate", adapter.stem if adapter else "base", hospital)
 
@@ -139,12 +141,10 @@ class Learner:
     def _label_scores(self, hospital: str, labels: tuple[str, str]) -> dict[str, Any]:
         records = self.task.hospitals[hospital].held_out
         truth = [r[-1]["content"] == labels[0] for r in records]
-        by_label = []
-        for label in labels:
-            losses = self._model.losses(self._encode([answered(r[:-1], label) for r in records]))
-            by_label.append([x.loss * x.n_tokens for x in losses])
-        right = [by_label[0][i] if t else by_label[1][i] for i, t in enumerate(truth)]
-        scores = [no - yes for yes, no in zip(*by_label, strict=True)]
+        asked = [self._encode([answered(r[:-1], label) for r in records]) for label in labels]
+        yes, no = first_token_losses(self._model, *asked)
+        right = [a if t else b for a, b, t in zip(yes, no, truth, strict=True)]
+        scores = [b - a for a, b in zip(yes, no, strict=True)]
         return {"loss": statistics.fmean(right), "scores": scores, "truth": truth}
 
     def validate(self, adapter: Path) -> float:

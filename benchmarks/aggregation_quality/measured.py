@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,8 @@ import numpy as np
 
 from benchmarks.aggregation_quality.federate import Cell
 
-How = Literal["mean", "worst"]
+How = Literal["mean", "worst", "by size"]
+"""Over hospitals: each counts the same, the worst only, or each by its training examples."""
 
 _T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for a two-sided 95 % interval, by how many values there are."""
@@ -108,15 +110,24 @@ class Results:
     ) -> dict[int, float]:
         """Held-out loss by seed, over the honest hospitals unless others are named."""
         chosen = self.names(attack) if names is None else names
-        pick = statistics.fmean if how == "mean" else max
-        return {
-            seed: pick(m.over(lambda h: float(h["loss"]), chosen))
-            for seed, m in self.of(label, attack).items()
-        }
+        sizes = np.array([self.sizes[name] for name in chosen])
+        found: dict[int, float] = {}
+        for seed, measured in self.of(label, attack).items():
+            losses = measured.over(lambda h: float(h["loss"]), chosen)
+            by_size = float(np.average(losses, weights=sizes))
+            found[seed] = {"mean": statistics.fmean(losses), "worst": max(losses)}.get(how, by_size)
+        return found
 
-    def difference(self, label: str, attack: str, how: How) -> Interval | None:
-        """Loss minus that of fedavg with the same seed and attack: below 0 is better."""
-        ours, theirs = (self.losses(x, attack, how) for x in (label, "fedavg"))
+    @cached_property
+    def sizes(self) -> dict[str, float]:
+        """Each hospital's part of the training examples: its weight in fedavg when nobody lies."""
+        return next(iter(self.of("fedavg", "none").values())).weights
+
+    def difference(
+        self, label: str, attack: str, how: How, reference: str = "fedavg"
+    ) -> Interval | None:
+        """Loss minus the reference's with the same seed and attack: below 0 is better."""
+        ours, theirs = (self.losses(x, attack, how) for x in (label, reference))
         both = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
         return Interval.of(both) if both else None
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOURS: Mapping[How, str] = {"mean": "#1f5fa8", "worst": "#c8551b"}
+_SHIFTS: tuple[tuple[How, float], ...] = (("mean", -0.15), ("worst", 0.15))
 _REFERENCES = ("base", "local", "pooled")
 
 
@@ -40,14 +41,14 @@ def _undisturbed(tasks: Mapping[str, Results], file: Path) -> None:
 
     figure, axes = pyplot.subplots(1, len(tasks), figsize=(4.4 * len(tasks), 4.2), squeeze=False)
     for axis, (task, results) in zip(axes[0], tasks.items(), strict=True):
-        labels = [
-            x for x in results.labels if x not in (*_REFERENCES, "fedavg") and results.of(x, "none")
-        ]
-        for how, shift in (("mean", -0.15), ("worst", 0.15)):
+        # The detector has a table of its own, and intervals that would hide all others.
+        left_out = {*_REFERENCES, "fedavg", *(x for x in results.labels if "/detector" in x)}
+        labels = [x for x in results.labels if x not in left_out and results.of(x, "none")]
+        for how, shift in _SHIFTS:
             for row, label in enumerate(labels):
-                found = results.difference(label, "none", how)  # type: ignore[arg-type]
+                found = results.difference(label, "none", how)
                 if found:
-                    _dot(axis, found, row + shift, _COLOURS[how], how if row == 0 else "")  # type: ignore[index]
+                    _dot(axis, found, row + shift, _COLOURS[how], how if row == 0 else "")
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_yticks(range(len(labels)), labels)
         axis.invert_yaxis()
@@ -107,11 +108,11 @@ def _questions(results: Results, file: Path) -> None:
     )
     for axis, attack in zip(axes[0], attacks, strict=True):
         labels = [label for label in results.labels if results.of(label, attack)]
-        for how, shift in (("mean", -0.12), ("worst", 0.12)):
+        for how, shift in _SHIFTS:
             for row, label in enumerate(labels):
-                losses = results.losses(label, attack, how)  # type: ignore[arg-type]
+                losses = results.losses(label, attack, how)
                 found = Interval.of(list(losses.values()))
-                _dot(axis, found, row + shift, _COLOURS[how], how if row == 0 else "")  # type: ignore[index]
+                _dot(axis, found, row + shift, _COLOURS[how], how if row == 0 else "")
         axis.set_yticks(range(len(labels)), labels)
         axis.invert_yaxis()
         axis.set_title(f"questions, SmolLM2: {'nobody lies' if attack == 'none' else attack}")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.aggregation_quality.measured import (
+    How,
     Interval,
     Results,
     accuracy,
@@ -54,29 +55,31 @@ def filled(page: str, results: Mapping[str, Results]) -> str:
     return _MARKED.sub(table, page)
 
 
+_HOW: tuple[How, ...] = ("mean", "worst", "by size")
+
+
 def compared(results: Results, attack: str) -> str:
-    """Mean and worst hospital, and both against fedavg, seed by seed."""
+    """Loss over hospitals, each alike, the worst and by size, and all against fedavg."""
     rows = []
     for label in results.labels:
         if not results.applies(label, attack):
-            rows.append([f"`{label}`", "not applicable", *[""] * 3])
-            continue
-        if not results.of(label, attack):
-            continue
-        losses = [results.losses(label, attack, how) for how in ("mean", "worst")]
-        differences = [
-            None if label == "fedavg" else results.difference(label, attack, how)
-            for how in ("mean", "worst")
-        ]
-        rows.append(
-            [
-                f"`{label}`",
-                *(Interval.of(list(loss.values())).text() for loss in losses),
-                *(_MISSING if d is None else d.text("+") for d in differences),
-            ]
-        )
-    heads = ["", "mean", "worst hospital", "mean − `fedavg`", "worst − `fedavg`"]
+            rows.append([f"`{label}`", "n/a", *[""] * 5])
+        elif results.of(label, attack):
+            losses = [list(results.losses(label, attack, how).values()) for how in _HOW]
+            differences = [results.difference(label, attack, how) for how in _HOW]
+            rows.append(
+                [
+                    f"`{label}`",
+                    *(Interval.of(loss).text() for loss in losses),
+                    *(_difference(label, found) for found in differences),
+                ]
+            )
+    heads = ["", *_HOW, *(f"{how} − `fedavg`" for how in _HOW)]
     return _markdown(heads, rows)
+
+
+def _difference(label: str, found: Interval | None) -> str:
+    return _MISSING if found is None or label == "fedavg" else found.text("+")
 
 
 def _by_attack(results: Results, text: Callable[[str, str], str]) -> str:
@@ -88,28 +91,34 @@ def _by_attack(results: Results, text: Callable[[str, str], str]) -> str:
     return _markdown(["", *results.attacks], rows)
 
 
-def attacked(results: Results, how: str) -> str:
+def attacked(results: Results, how: How) -> str:
     """Held-out loss of the hospitals that do not lie, by attack."""
-    assert how in ("mean", "worst")
 
     def text(label: str, attack: str) -> str:
         if not results.applies(label, attack):
             return "n/a"
-        values = results.losses(label, attack, how, results.honest)  # type: ignore[arg-type]
+        values = results.losses(label, attack, how, results.honest)
         return Interval.of(list(values.values())).text() if values else _MISSING
 
     return _by_attack(results, text)
 
 
-def difference(results: Results, how: str) -> str:
+def difference(results: Results, how: How) -> str:
     """Loss minus that of fedavg under the same attack."""
-    assert how in ("mean", "worst")
+    return _by_attack(
+        results,
+        lambda label, attack: _difference(label, results.difference(label, attack, how)),
+    )
 
-    def text(label: str, attack: str) -> str:
-        found = None if label == "fedavg" else results.difference(label, attack, how)  # type: ignore[arg-type]
-        return found.text("+") if found else _MISSING
 
-    return _by_attack(results, text)
+def against(results: Results, label: str) -> str:
+    """An aggregator's loss minus fedavg's and minus that of equal weights."""
+    rows = []
+    for reference in ("fedavg", "equal"):
+        for how in _HOW:
+            found = [results.difference(label, a, how, reference) for a in results.attacks]
+            rows.append([f"minus `{reference}`, {how}", *(_difference(label, f) for f in found)])
+    return _markdown([f"`{label}`", *results.attacks], rows)
 
 
 def detected(results: Results) -> str:
@@ -172,6 +181,7 @@ TABLES: Mapping[str, Callable[..., str]] = {
     "compared": compared,
     "attacked": attacked,
     "difference": difference,
+    "against": against,
     "detected": detected,
     "labelled": labelled,
 }

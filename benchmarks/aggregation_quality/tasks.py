@@ -41,6 +41,7 @@ class HospitalRecords:
 class Task:
     """A base model and its hospitals. ``labels`` are the two answers of a yes-or-no question.
 
+    ``pooled_times`` is how many times a hospital's steps the training on all records together has.
     ``validation`` is what the coordinator may measure updates on, none of it any hospital's.
     """
 
@@ -50,6 +51,7 @@ class Task:
     validation: Sequence[Record]
     recipe: TrainingRecipe
     rounds: int
+    pooled_times: int
     targets: tuple[str, ...]
     rank: int = 8
     alpha: float = 16.0
@@ -125,6 +127,7 @@ def small(cache: Path, smollm: Path | None) -> Task:
         validation=validation,
         recipe=TrainingRecipe(steps=16, batch_size=8, learning_rate=5e-3, max_length=96),
         rounds=3,
+        pooled_times=4,
         targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
     )
 
@@ -132,7 +135,7 @@ def small(cache: Path, smollm: Path | None) -> Task:
 def small_eight(cache: Path, smollm: Path | None) -> Task:
     """The same records at eight hospitals, two of each specialty."""
     four = small(cache, smollm)
-    return replace(four, name="small-8", hospitals=_halves(four.hospitals))
+    return replace(four, name="small-8", hospitals=_halves(four.hospitals), pooled_times=8)
 
 
 def questions(cache: Path, smollm: Path | None) -> Task:
@@ -145,6 +148,7 @@ def questions(cache: Path, smollm: Path | None) -> Task:
         validation=validation,
         recipe=TrainingRecipe(steps=12, batch_size=8, learning_rate=2e-3, max_length=128),
         rounds=1,
+        pooled_times=2,
         targets=_ATTENTION,
     )
 
@@ -165,8 +169,9 @@ def heart(cache: Path, smollm: Path | None) -> Task:
         base=_required(smollm),
         hospitals=hospitals,
         validation=validation,
-        recipe=TrainingRecipe(steps=24, batch_size=8, learning_rate=2e-3, max_length=128),
+        recipe=TrainingRecipe(steps=16, batch_size=8, learning_rate=2e-3, max_length=128),
         rounds=1,
+        pooled_times=2,
         targets=_ATTENTION,
         labels=("yes", "no"),
     )

@@ -67,6 +67,7 @@ def test_rule_without_enough_hospitals_is_not_applicable(tmp_path: Path) -> None
 def test_figures_of_labels() -> None:
     hospital = {"scores": [2.0, 1.0, 1.0, -1.0], "truth": [True, True, False, True]}
     assert (accuracy(hospital), majority(hospital)) == (0.5, 0.75)
+    assert majority({"truth": [False, True, False, False]}) == 0.75
     assert auroc(hospital) == pytest.approx(1.5 / 3)
     assert math.isnan(auroc({"scores": [1.0], "truth": [True]}))
 

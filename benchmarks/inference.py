@@ -1,6 +1,6 @@
 """Answers with our torch engine beside plain ``transformers.generate`` with peft.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=. .venv/bin/python benchmarks/inference.py MODEL_FOLDER
+    OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.inference MODEL_FOLDER
 
 MODEL_FOLDER is an installed base model, such as ``demo-run/models/smollm2-135m-instruct`` after
 ``make demo``. Both answer the same conversation of five turns, greedily, with the same adapter, on
@@ -10,8 +10,7 @@ times are CPU seconds, since other programs would be measured too; on one thread
 quiet machine's clock shows.
 
 The plain way computes each prompt whole. Its adapter swap is ``load_adapter`` and ``set_adapter``
-from the same folder that ours reads. mlx-lm is measured where Metal is: its Linux CPU build has no
-fast matrix product, and would be no comparison.
+from the same folder that ours reads. mlx-lm has ``benchmarks/mlx_speed.py``.
 """
 
 from __future__ import annotations
@@ -19,17 +18,12 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -38,50 +32,36 @@ from transformers.generation.streamers import BaseStreamer
 from backends.base import ChatMessage, GenerateOptions
 from backends.cuda import BACKEND
 from backends.cuda.device import best_device
-from backends.lora_adapter import LoraAdapter, Scaling
-from backends.peft_config import WEIGHTS_NAME
+from backends.lora_adapter import LoraAdapter
 from backends.peft_folder import write_peft
-from federation.adapter import initial_adapter
-from federation.base_model import read_card
-
-QUESTIONS = (
-    "What is anaemia, and which kinds are there?",
-    "How is the commonest of these kinds diagnosed?",
-    "Which symptoms would a patient notice first?",
-    "What does the treatment usually consist of?",
-    "How long does it take until the blood count is normal again?",
+from benchmarks.conversation import (
+    QUESTIONS,
+    Engine,
+    Figures,
+    Ours,
+    Turn,
+    answer_once,
+    converse,
+    make_adapters,
+    medians,
+    new_figures,
+    show,
+    start_cold,
+    swap,
 )
+
 _BATCH_TOKENS = 16
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-CLOCK = time.process_time if best_device().type == "cpu" else time.perf_counter
-
-Figures = dict[str, dict[str, list[float]]]
-Turn = tuple[float, float, int]
-"""Seconds to the first token, seconds for the rest, number of tokens."""
 
 
-class Ours:
-    """The torch engine, as the appliance uses it."""
-
-    def __init__(self, base: Path, threads: int) -> None:
-        self.model = BACKEND.load(base, threads=threads)
-
-    def use(self, adapter: LoraAdapter, folder: Path) -> None:
-        """Answer with the adapter in this folder from now on."""
-        self.model.attach(folder / WEIGHTS_NAME, adapter.schema)
-
-    def turn(self, chat: list[ChatMessage], n_tokens: int) -> tuple[Turn, str]:
-        """Answer the conversation's last question."""
-        began = CLOCK()
-        text, first, n = "", 0.0, 0
-        for token in self.model.generate(chat, GenerateOptions(max_tokens=n_tokens)):
-            first = first or CLOCK() - began
-            text, n = text + token.text, n + 1
-        return (first, CLOCK() - began - first, n), text
+def clock() -> float:
+    """Seconds; of processor time, children included, where a processor computes."""
+    if best_device().type != "cpu":
+        return time.perf_counter()
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
-class Clock(BaseStreamer):
+class Times(BaseStreamer):
     """Notes when tokens come; the first call is the prompt."""
 
     def __init__(self) -> None:
@@ -89,7 +69,7 @@ class Clock(BaseStreamer):
 
     def put(self, value: torch.Tensor) -> None:
         """A token has come."""
-        self.times.append(CLOCK())
+        self.times.append(clock())
 
     def end(self) -> None:
         """The answer has ended."""
@@ -106,7 +86,7 @@ class Plain:
         self.n_loaded = 0
 
     def use(self, _: LoraAdapter, folder: Path) -> None:
-        """As ``Ours.use``; the former adapter's memory is freed."""
+        """See ``Engine.use``; the former adapter's memory is freed."""
         self.n_loaded += 1
         name = f"a{self.n_loaded}"
         if self.model is None:
@@ -117,85 +97,31 @@ class Plain:
             self.model.set_adapter(name)
             self.model.delete_adapter(before)
 
+    def forget(self) -> None:
+        """See ``Engine.forget``: it keeps nothing."""
+
     def turn(self, chat: list[ChatMessage], n_tokens: int) -> tuple[Turn, str]:
-        """As ``Ours.turn``."""
-        began = CLOCK()
+        """See ``Engine.turn``."""
+        began = clock()
         prompt = self.tokenizer.apply_chat_template(
             chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
-        clock = Clock()
+        ticks = Times()
         found = (self.model or self.base).generate(
-            **prompt, max_new_tokens=n_tokens, do_sample=False, streamer=clock
+            **prompt, max_new_tokens=n_tokens, do_sample=False, streamer=ticks
         )
-        times = clock.times[1:]
+        times = ticks.times[1:]
         ids = found[0, prompt["input_ids"].shape[1] :]
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return (times[0] - began, times[-1] - times[0], len(times)), text
 
 
-ENGINES: dict[str, Callable[[Path, int], Ours | Plain]] = {"ours": Ours, "plain": Plain}
+def ours(base: Path, threads: int) -> Ours:
+    """The torch engine."""
+    return Ours(BACKEND.load(base, threads=threads), clock)
 
 
-def cold_start(name: str, base: Path, threads: int) -> float:
-    """Seconds of a process that loads the model and answers with one token."""
-    command = [sys.executable, __file__, str(base), "--threads", str(threads), "--first", name]
-    before = CLOCK(), _children_seconds()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    if CLOCK is time.process_time:
-        return _children_seconds() - before[1]
-    return CLOCK() - before[0]
-
-
-def _children_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def make_adapters(base: Path, folder: Path) -> list[tuple[LoraAdapter, Path]]:
-    """Two adapters of rank 8 that change answers a little, as PEFT folders."""
-    schema = read_card(base).adapter_schema(TARGETS, rank=8, alpha=16.0)
-    made = []
-    for seed in (1, 2):
-        stream = np.random.default_rng(seed)
-        tensors = {
-            name: tensor
-            if tensor.any()
-            else stream.normal(size=tensor.shape, scale=2e-3).astype(np.float32)
-            for name, tensor in initial_adapter(schema, seed)
-        }
-        adapter = LoraAdapter(schema.modules, schema.rank, Scaling(schema.alpha), tensors)
-        place = folder / str(seed)
-        place.mkdir()
-        write_peft(place, adapter, base.name)
-        made.append((adapter, place))
-    return made
-
-
-def conversation(engines: dict[str, Ours | Plain], n_tokens: int, figures: Figures) -> int:
-    """Five turns, each asked of both; ours gives the history. Counts turns that differ."""
-    chat: list[ChatMessage] = []
-    differ = 0
-    for number, question in enumerate(QUESTIONS, 1):
-        chat.append({"role": "user", "content": question})
-        texts = {}
-        for name, engine in engines.items():
-            (first, rest, n), texts[name] = engine.turn(chat, n_tokens)
-            figures[f"first token of turn {number}, ms"][name].append(first * 1e3)
-            if n > 1:
-                figures["a further token, ms"][name].append(rest / (n - 1) * 1e3)
-        differ += texts["ours"] != texts["plain"]
-        chat.append({"role": "assistant", "content": texts["ours"]})
-    return differ
-
-
-def swaps(
-    engines: dict[str, Ours | Plain], adapters: list[tuple[LoraAdapter, Path]], figures: Figures
-) -> None:
-    for adapter, folder in adapters:
-        for name, engine in engines.items():
-            began = CLOCK()
-            engine.use(adapter, folder)
-            figures["adapter swap, ms"][name].append((CLOCK() - began) * 1e3)
+ENGINES: dict[str, Callable[[Path, int], Engine]] = {"ours": ours, "plain": Plain}
 
 
 def batches(engine: Ours, figures: Figures) -> int:
@@ -206,11 +132,11 @@ def batches(engine: Ours, figures: Figures) -> int:
         for extra in ("", "Answer a student.")
     ]
     options = GenerateOptions(max_tokens=_BATCH_TOKENS)
-    began = CLOCK()
+    began = clock()
     alone = [list(engine.model.generate(chat, options)) for chat in chats]
-    between = CLOCK()
+    between = clock()
     together = engine.model.generate_batch(chats, options)
-    ended = CLOCK()
+    ended = clock()
     for name, answers, seconds in (
         ("one by one", alone, between - began),
         ("together", together, ended - between),
@@ -222,46 +148,30 @@ def batches(engine: Ours, figures: Figures) -> int:
     return sum(a != b for a, b in zip(*texts, strict=True))
 
 
-def measure(base: Path, threads: int, repeats: int, n_tokens: int) -> dict[str, Any]:
-    figures: Figures = defaultdict(lambda: defaultdict(list))
+def measure(
+    base: Path, threads: int, repeats: int, n_tokens: int
+) -> tuple[Figures, dict[str, str]]:
+    """What was measured, and how many texts differ."""
+    figures = new_figures()
     for _ in range(repeats):
         for name in ENGINES:
-            figures["cold start, s"][name].append(cold_start(name, base, threads))
-    engines = {name: make(base, threads) for name, make in ENGINES.items()}
+            child = ["-m", "benchmarks.inference", str(base), "--threads", str(threads)]
+            figures["cold start, s"][name].append(start_cold([*child, "--first", name], clock))
+    mine = ours(base, threads)
+    engines: dict[str, Engine] = {"ours": mine, "plain": Plain(base, threads)}
     differ = together_differ = 0
     with tempfile.TemporaryDirectory() as room:
-        adapters = make_adapters(base, Path(room))
+        adapters = make_adapters(base, Path(room), write_peft)
         for engine in engines.values():
             engine.use(*adapters[1])
         for _ in range(repeats):
-            swaps(engines, adapters, figures)
-            ours = engines["ours"]
-            assert isinstance(ours, Ours)
-            ours.model._conversations.forget()  # type: ignore[attr-defined]
-            differ += conversation(engines, n_tokens, figures)
-            together_differ += batches(ours, figures)
-    medians = {row: {name: median(v) for name, v in by.items()} for row, by in figures.items()}
-    return {
-        "medians": medians,
+            swap(engines, adapters, clock, figures)
+            differ += converse(engines, n_tokens, figures)
+            together_differ += batches(mine, figures)
+    return figures, {
         "turns_that_differ": f"{differ} of {repeats * len(QUESTIONS)}",
         "answers_that_differ_in_a_batch": f"{together_differ} of {repeats * 8}",
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    for row, by in result["medians"].items():
-        (first, a), (second, b) = by.items()
-        print(f"{row:28} {first} {a:10.2f}   {second} {b:10.2f}   ratio {b / a:6.2f}")
-    print("turns whose texts differ:", result["turns_that_differ"])
-    print("answers that differ in a batch:", result["answers_that_differ_in_a_batch"])
-
-
-def metal_reason() -> str:
-    try:
-        import mlx.core as mx
-    except ImportError:
-        return "mlx is not installed"
-    return "" if mx.metal.is_available() else "mlx finds no Metal device here"
 
 
 def main() -> None:
@@ -274,16 +184,15 @@ def main() -> None:
     parser.add_argument("--first", choices=ENGINES, help="only load and write one token")
     given = parser.parse_args()
     if given.first:
-        chat: list[ChatMessage] = [{"role": "user", "content": QUESTIONS[0]}]
-        ENGINES[given.first](given.model, given.threads).turn(chat, 1)
+        answer_once(ENGINES[given.first](given.model, given.threads))
         return
-    result = measure(given.model, given.threads, given.repeats, given.tokens)
+    figures, differ = measure(given.model, given.threads, given.repeats, given.tokens)
     if given.json:
-        print(json.dumps(result))
-    else:
-        show(result)
-    if reason := metal_reason():
-        print(f"mlx-lm is not measured: {reason}.", file=sys.stderr)
+        print(json.dumps({"medians": medians(figures), **differ}))
+        return
+    show(figures)
+    for what, count in differ.items():
+        print(f"{what.replace('_', ' ')}: {count}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ All ways train a LoRA of rank 8 on q, k, v, o on the same examples, once each, o
 run is a process of its own; the ways take turns, beginning with another each time. Tokens are real
 ones, prompts and completions, no padding; the clock starts with the first step. The held-out loss
 is measured for all by our engine, on the adapter that was saved. On a shared machine the CPU
-seconds say more than the clock.
+seconds say more than the clock; on a GPU speeds are compared by the clock, and memory is tensors'.
 """
 
 from __future__ import annotations
@@ -129,18 +129,23 @@ def run(way: str, workload: Path, base: Path) -> Run:
 
 
 def show(found: dict[str, list[Run]], n_tokens: int) -> None:
-    """A line for each way; speeds relative to TRL's defaults by CPU seconds."""
+    """A line for each way; speeds relative to TRL's defaults by what computes."""
+    on_cpu = choose(None)[0].probe().device == "cpu"
 
-    def speed(way: str) -> float:
-        return n_tokens / statistics.median(x.cpu_seconds for x in found[way])
+    def speed(way: str, by_cpu: bool) -> float:
+        return n_tokens / statistics.median(
+            x.cpu_seconds if by_cpu else x.seconds for x in found[way]
+        )
 
     print(f"\n{'':13} tokens/s  (least-most)  per CPU s  peak MB  held-out  relative")
     for way, runs in found.items():
         clock = sorted(n_tokens / x.seconds for x in runs)
-        relative = speed(way) / speed("trl defaults") if "trl defaults" in found else 1.0
+        relative = (
+            speed(way, on_cpu) / speed("trl defaults", on_cpu) if "trl defaults" in found else 1.0
+        )
         print(
             f"{way:13} {statistics.median(clock):8.1f}  {clock[0]:5.1f}-{clock[-1]:<6.1f}"
-            f"{speed(way):10.1f}  {statistics.median(x.peak for x in runs) / 1e6:7.0f}"
+            f"{speed(way, True):10.1f}  {statistics.median(x.peak for x in runs) / 1e6:7.0f}"
             f"  {statistics.median(x.held_out for x in runs):8.4f}  {relative:8.2f}"
         )
 

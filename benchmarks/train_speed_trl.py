@@ -70,7 +70,10 @@ start, cpu = time.perf_counter(), time.process_time()
 trainer.train()
 seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
 trainer.save_model(str(OUTPUT))
-status = Path("/proc/self/status").read_text()
-peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
+if torch.cuda.is_available():
+    peak = torch.cuda.max_memory_allocated()
+else:
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
 found = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak": peak}
 print(json.dumps({**found, "steps": trainer.state.global_step}))

@@ -12,6 +12,7 @@ from backends.base import Example, ExampleLoss, Progress
 from backends.cuda.attention import choose_attention
 from backends.cuda.errors import memory_errors
 from backends.cuda.forward import make_batch, token_losses
+from backends.cuda.head import head_sees_only
 from backends.evaluation import losses_in_order, shared_beginning
 
 
@@ -35,8 +36,9 @@ def _compute_beginning(model: PreTrainedModel, tokens: Sequence[int]) -> Dynamic
     # Else the former pass would decide, and the same losses differ in their last digits.
     choose_attention(model, 1, len(tokens))
     cache = DynamicCache(config=model.config)
-    with torch.inference_mode():
-        model(torch.tensor([tokens], device=model.device), past_key_values=cache, logits_to_keep=1)
+    ids = torch.tensor([tokens], device=model.device)
+    with torch.inference_mode(), head_sees_only(model, ids.new_tensor([len(tokens) - 1])):
+        model(ids, past_key_values=cache)
     return cache
 
 

@@ -79,7 +79,8 @@ def signed_record(
         round=row.number,
         descriptor_sha256=row.document.body_sha256,
         outcome="published" if adapter_sha256 else "aborted",
-        reason=reason or row.reason or "",
+        # It may list more hospitals than have room; `absent` and `rejections` list all.
+        reason=(reason or row.reason or "")[:1000],
         adapter_sha256=adapter_sha256 or descriptor.parent_adapter_sha256,
         parent_adapter_sha256=descriptor.parent_adapter_sha256,
         aggregator=descriptor.aggregator,

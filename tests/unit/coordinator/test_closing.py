@@ -11,7 +11,7 @@ from coordinator import aggregation, closing
 from coordinator.enrolment import revoke
 from coordinator.inputs import round_inputs
 from coordinator.records import signed_record
-from coordinator.rounds import Request, State
+from coordinator.rounds import Decision, Facts, Request, State, decide
 from coordinator.store.round_row import RoundRow
 from coordinator.store.rounds import Rounds
 from coordinator.wrapping import Wrapping, WrappingKey
@@ -97,6 +97,26 @@ def test_a_round_with_quorum_closes_at_the_deadline_without_the_absent(world: Wo
     record = h01.record(1)
     assert (record.outcome, record.absent) == ("published", ("h03",))
     assert record.reason == "the deadline has passed with quorum met"
+
+
+def test_a_reason_that_names_very_many_hospitals_is_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names have up to 63 characters: twenty silent hospitals are more than a record takes."""
+    h01, h02, _ = three(world)
+    deliver(h01, h02)
+    names = ", ".join(f"{i:02d}".ljust(63, "x") for i in range(20))
+
+    def of_many(facts: Facts, now: int, request: Request) -> Decision:
+        decision = decide(facts, now, request)
+        return replace(decision, reason=f"{decision.reason}: {names}")
+
+    monkeypatch.setattr(closing, "decide", of_many)
+    world.clock.now += DAY
+    assert world.advance(1).state is State.PUBLISHED
+    reason = h01.record(1).reason
+    assert reason.startswith("quorum met; silent for 60 min: h03: 00x")
+    assert len(reason) == 1000
 
 
 def test_with_quorum_a_silent_hospital_is_waited_for_no_longer_than_the_grace(

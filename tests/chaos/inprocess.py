@@ -79,7 +79,9 @@ class InProcess(httpx2.BaseTransport):
         messages: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
-            return pending.pop() if pending else {"type": "http.disconnect"}
+            if not pending:
+                await asyncio.Event().wait()  # the peer stays until it has its answer
+            return pending.pop()
 
         async def send(message: Any) -> None:  # noqa: ANN401  starlette's own
             messages.append(message)

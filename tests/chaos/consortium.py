@@ -151,8 +151,8 @@ class Consortium:
                 "target_modules": "q_proj,v_proj", "rank": 2, "alpha": 4.0, "max_norm": 1e9,
                 "quorum": quorum, "extensions": extensions, "deadline_minutes": 10,
                 "extension_minutes": 5, "grace_minutes": 3,
-                # Powers of two do look unlike each other.
-                "anomalies": "note",
+                # Powers of two do look unlike each other, and are added exactly.
+                "anomalies": "note", "codec": "fp32",
             },
             strict=False,
         )  # fmt: skip

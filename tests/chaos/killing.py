@@ -58,6 +58,7 @@ def survey(stages: Stages, folder: Path) -> list[Case]:
     succeeded(stages.open_round(made, traced("round open", made)))
     made = stages.half.copy(folder / "round")
     server = made.serve(traced("serve", made))
+    until(lambda: '"serving"' in server.err, "the server to answer")
     succeeded(made.train("a", traced("train", made)))
     until(lambda: state(made) == "published", "the round to be published")
     succeeded(made.start("a", "sync", "--no-evaluate", plan=traced("sync", made)))

@@ -55,8 +55,9 @@ def owed(
     """The residual to add to this round's update, by tensor; empty where none is owed.
 
     None is where the round has no error feedback. It is that of the last round whose aggregate this
-    hospital's update was part of, if the round's parent adapter comes from there; older ones have
-    been sent, and are removed. Raises StorageError for a file that cannot be used.
+    hospital's update was part of, if the round's parent adapter comes from there by rounds of the
+    same combiner alone; older ones have been sent, and are removed. Raises StorageError for a file
+    that cannot be used.
     """
     number = _last_counted(
         paths, enrolment, descriptor, lambda n: kept_record(paths.round(n), enrolment)
@@ -88,8 +89,15 @@ def _last_counted(
             return None  # The federation started afresh since.
         if number in kept and _counted(record, enrolment.hospital, paths.round(number)):
             return number
+        if _combiner(record.aggregator) != _combiner(descriptor.aggregator):
+            return None  # It may have turned the factors, so that a residual means nothing now.
         lineage = record.parent_adapter_sha256
     return None
+
+
+def _combiner(aggregator: str) -> str:
+    """The last part of an aggregator's name, which decides what becomes of factors."""
+    return aggregator.rpartition("+")[2]
 
 
 def keep(

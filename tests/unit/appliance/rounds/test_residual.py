@@ -221,6 +221,20 @@ def test_after_a_fresh_start_nothing_is_owed(site: Site) -> None:
     assert site.due(site.open(fresh=True)) == {}
 
 
+def test_of_factors_that_were_turned_since_nothing_is_owed(site: Site) -> None:
+    """By the singular value decomposition of a round in between; other weights turn nothing."""
+    other = site.world.member("b")
+    site.send(site.open())
+    site.close(1)
+    for number, aggregator, still_owed in ((2, "equal+fedavg", True), (4, "stacked", False)):
+        site.world.open(base=False, codec="fp32", quorum=1, aggregator=aggregator)
+        assert other.upload(other.seal(number)).accepted
+        site.close(number)
+        again = site.open()
+        assert bool(site.due(again)) == still_owed
+        site.world.advance(again.descriptor.round, Request.ABORT)
+
+
 def test_in_another_federation_nothing_is_owed(site: Site) -> None:
     """The home's round 1 was not this coordinator's: its descriptor is another."""
     site.send(site.open())

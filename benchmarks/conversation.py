@@ -102,8 +102,13 @@ def make_adapters(
     return made
 
 
-def converse(engines: Mapping[str, Engine], n_tokens: int, figures: Figures) -> int:
-    """Five turns, each asked of all; ours gives the history. Counts turns whose texts differ."""
+def converse(
+    engines: Mapping[str, Engine], n_tokens: int, figures: Figures, *, quick: bool = False
+) -> int:
+    """Five turns, each asked of all; ours gives the history. Counts turns whose texts differ.
+
+    If ``quick``, all but ours write the first token only.
+    """
     chat: list[ChatMessage] = []
     differ = 0
     for engine in engines.values():
@@ -112,7 +117,8 @@ def converse(engines: Mapping[str, Engine], n_tokens: int, figures: Figures) -> 
         chat.append({"role": "user", "content": question})
         texts = {}
         for name, engine in engines.items():
-            (first, rest, n), texts[name] = engine.turn(chat, n_tokens)
+            n_wanted = 1 if quick and name != "ours" else n_tokens
+            (first, rest, n), texts[name] = engine.turn(chat, n_wanted)
             figures[f"first token of turn {number}, ms"][name].append(first * 1e3)
             if n > 1:
                 figures["a further token, ms"][name].append(rest / (n - 1) * 1e3)

@@ -11,7 +11,9 @@ from appliance.config import EngineSection
 from appliance.events import Phase, Sink
 from backends import choose
 from backends.base import Backend, Example, LoadedModel, Probe, Quantisation
+from backends.batches import check_examples
 from backends.estimate import read_shape
+from backends.model_config import context_of, read_config
 from backends.planning import MachinePlan, Planner
 from federation.adapter import AdapterSchema, Factors
 from federation.base_model import read_card
@@ -66,7 +68,12 @@ def plan_training(
     settings: EngineSection,
     choices: MachineChoices,
 ) -> MachinePlan:
-    """How to train within the memory that is free. Raises OutOfMemory when nothing fits."""
+    """How to train within the memory that is free; loads nothing.
+
+    Raises OutOfMemory when nothing fits, ModelError for an architecture that is not known,
+    DataError for an example longer than the model's context.
+    """
+    check_examples(examples, context_of(read_config(base)))
     probe = choose_engine(settings)[0].probe()
     shape = read_shape(base, read_card(base), probe.device)
     planner = Planner(shape, schema, factors, recipe, examples, probe)

@@ -29,7 +29,7 @@ class ChatTokenizer:
             self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise ModelError(f"The tokenizer in {folder} cannot be read: {error}") from error
         self.end_tokens = _end_tokens(folder, self._tokenizer.eos_token_id)
         """Ids that end an answer; sorted."""
@@ -137,7 +137,7 @@ def _end_tokens(folder: Path, eos: int | None) -> tuple[int, ...]:
     config = folder / "generation_config.json"
     try:
         stated = json.loads(config.read_bytes()).get("eos_token_id") if config.is_file() else None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{config} cannot be read: {error}") from error
     ids = {eos, *(stated if isinstance(stated, list) else [stated])}
     if not (ends := tuple(sorted(token for token in ids if token is not None))):

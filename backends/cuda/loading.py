@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils.logging import disable_progress_bar
 
 from backends.base import Quantisation
@@ -14,6 +15,7 @@ from backends.cuda.allocator import keep_memory, release_memory
 from backends.cuda.device import best_device, compute_dtype, threads_asked_for, use_threads
 from backends.cuda.errors import memory_errors
 from backends.cuda.model import TorchModel
+from backends.model_config import read_config
 from backends.tokens import ChatTokenizer
 from federation.errors import ModelError
 
@@ -47,8 +49,13 @@ def load_model(base: Path, *, quantisation: Quantisation, threads: int | None) -
 
 
 def _read(base: Path, device: torch.device, quantisation: Quantisation) -> PreTrainedModel:
+    config = read_config(base)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            f"{base} is a model of type {config.model_type!r}, which writes no text.",
+            hint="Take a causal language model, tuned for conversations.",
+        )
     try:
-        config = AutoConfig.from_pretrained(base, local_files_only=True)
         dtype = compute_dtype(device, config.get_text_config().dtype)
         model, found = AutoModelForCausalLM.from_pretrained(
             base,

@@ -31,6 +31,7 @@ from backends.cuda.evaluation import evaluate
 from backends.cuda.generation import Conversation, answer_together
 from backends.cuda.lora import Lora
 from backends.cuda.training import train
+from backends.model_config import context_of
 from backends.tokens import ChatTokenizer
 from federation.adapter import AdapterSchema
 from federation.errors import AdapterError
@@ -51,6 +52,7 @@ class TorchModel:
         self._model = model
         self._tokenizer = tokenizer
         self._quantisation: Quantisation = quantisation
+        self._context = context_of(model.config) or 1 << 30
         self._threads, self._keep_threads = threads, keep_threads
         self._lora: Lora | None = None
         self._conversations = Conversations(lambda: Conversation(model))
@@ -93,6 +95,8 @@ class TorchModel:
     def train(self, job: TrainJob, progress: Progress) -> TrainResult:
         """See ``LoadedModel.train``. Raises AdapterError when none is attached."""
         lora = self._active()
+        check_examples(job.examples, self._context)
+        check_examples(job.held_out, self._context)
         use_threads(self._threads)
         # They would be of no use to the adapter as it becomes, and training needs the memory.
         self._conversations.forget()
@@ -109,7 +113,7 @@ class TorchModel:
         self, examples: Sequence[Example], progress: Progress | None = None
     ) -> list[ExampleLoss]:
         """See ``LoadedModel.losses``."""
-        check_examples(examples)
+        check_examples(examples, self._context)
         use_threads(self._threads)
         return evaluate(self._model, examples, progress)
 
@@ -145,9 +149,8 @@ class TorchModel:
         self._changes += 1
 
     def _answer(self, messages: Sequence[ChatMessage], options: GenerateOptions) -> Answer:
-        config = self._model.config.get_text_config()
-        context = getattr(config, "max_position_embeddings", 1 << 30)
-        return Answer(self._tokenizer, self._tokenizer.prompt(messages), options, context=context)
+        prompt = self._tokenizer.prompt(messages)
+        return Answer(self._tokenizer, prompt, options, context=self._context)
 
     def _identity(self, job: TrainJob, lora: Lora) -> dict[str, str]:
         return job_identity(

@@ -12,7 +12,6 @@ import torch
 from transformers import PreTrainedModel
 
 from backends.base import Example, ForwardPlan, Progress, TrainJob, TrainResult
-from backends.batches import check_examples
 from backends.cuda.allocator import release_memory
 from backends.cuda.errors import memory_errors
 from backends.cuda.evaluation import evaluate
@@ -39,9 +38,6 @@ def train(
     ``identity`` tells this training's checkpoints from others'. Unless ``keep_threads``, it goes
     on with the number of threads that a checkpoint was computed with.
     """
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    check_examples(job.examples, context)
-    check_examples(job.held_out, context)
     torch.manual_seed(job.recipe.seed + job.start_step)
     reset_peak_memory()
     try:

@@ -11,23 +11,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from federation.errors import ModelError
+from backends.model_config import read_config
 
 Config = dict[str, Any]
 
 
 def complete_config(base: Path) -> Config:
     """What must be laid over ``config.json`` for mlx-lm. Raises ModelError."""
-    # Imported here, as everywhere: it takes seconds.
-    from transformers import AutoConfig
-
-    file = base / "config.json"
-    try:
-        stated = json.loads(file.read_bytes())
-        known = AutoConfig.from_pretrained(base, local_files_only=True).to_dict()
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"The base model in {base} cannot be read: {error}") from error
-    return _complete(stated, known)
+    known = read_config(base).to_dict()
+    return _complete(json.loads((base / "config.json").read_bytes()), known)
 
 
 def _complete(stated: Config, known: Config) -> Config:

@@ -14,6 +14,7 @@ from backends import discover, probes
 from backends.base import (
     Backend,
     EvalStep,
+    Example,
     ExampleLoss,
     GenerateOptions,
     LoadedModel,
@@ -90,7 +91,9 @@ def test_a_folder_without_a_model_is_refused(backend: Backend, tmp_path: Path) -
         backend.load(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["config", "cut", "missing tensor", "unknown type"])
+@pytest.mark.parametrize(
+    "damage", ["config", "cut", "missing tensor", "no object", "unknown type", "no decoder"]
+)
 def test_a_damaged_model_is_refused(backend: Backend, tmp_path: Path, damage: str) -> None:
     base = build_tiny_model(tmp_path / "base")
     weights, config = base / "model.safetensors", base / "config.json"
@@ -102,10 +105,15 @@ def test_a_damaged_model_is_refused(backend: Backend, tmp_path: Path, damage: st
         case "missing tensor":
             changed = weights.read_bytes().replace(b"model.norm.weight", b"model.nurm.weight")
             weights.write_bytes(changed)
+        case "no object":
+            config.write_text("[]")
         case "unknown type":
             config.write_text(config.read_text().replace('"llama"', '"lhama"'))
-    with pytest.raises(ModelError, match="base"):
+        case "no decoder":
+            config.write_text(config.read_text().replace('"llama"', '"t5"'))
+    with pytest.raises(ModelError, match=r"base|'t5'") as caught:
         backend.load(base)
+    assert ("another architecture" in caught.value.hint) is (damage == "unknown type")
 
 
 def test_losses_come_in_the_given_order(model: LoadedModel) -> None:
@@ -129,6 +137,16 @@ def test_an_example_without_completion_is_named(model: LoadedModel) -> None:
     good, bad = examples(model)[:2]
     with pytest.raises(DataError, match="Example 1"):
         model.losses([good, replace(bad, n_prompt=len(bad.tokens))])
+
+
+def test_an_example_longer_than_the_context_is_named(adapted: LoadedModel) -> None:
+    good = examples(adapted)[0]
+    long = Example(good.tokens * 200, good.n_prompt)
+    with pytest.raises(DataError, match=r"Example 1 has .* reads at most 1024"):
+        adapted.losses([good, long])
+    for job in (TrainJob([good, long], RECIPE), TrainJob([good], RECIPE, held_out=[good, long])):
+        with pytest.raises(DataError, match=r"Example 1 has .* reads at most 1024"):
+            adapted.train(job, quiet)
 
 
 def test_the_initial_adapter_changes_nothing(model: LoadedModel, tmp_path: Path) -> None:

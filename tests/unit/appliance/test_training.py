@@ -16,7 +16,7 @@ from appliance.context import Context
 from appliance.data.importing import import_files
 from appliance.doctor import examine
 from appliance.engine import MachineChoices
-from appliance.events import Event, Note
+from appliance.events import Event, Note, Phase
 from appliance.local import LocalSettings, train_local
 from backends.base import EvalStep, Resumed, TrainStep
 from federation.errors import BackendError, DataError, LossNotFinite, ModelError
@@ -192,8 +192,9 @@ def test_without_a_chat_template_or_a_known_architecture_nothing_is_trained(
     config = base / "config.json"
     whole = config.read_text()
     config.write_text(whole.replace('"llama"', '"lhama"'))
-    with pytest.raises(ModelError, match="lhama"):
+    with pytest.raises(ModelError, match=r"'lhama', which transformers .* does not know") as caught:
         train_local(context, SETTINGS, lambda _: None)
+    assert "another architecture" in caught.value.hint
     config.write_text(whole)
     (base / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="no chat template"):
@@ -207,9 +208,14 @@ def test_a_record_longer_than_the_context_is_named(tmp_path: Path) -> None:
         '"max_position_embeddings": 1024', '"max_position_embeddings": 32'
     )
     config.write_text(shorter)
+    seen: list[Event] = []
     with pytest.raises(DataError, match="reads at most 32") as caught:
-        train_local(context, SETTINGS, lambda _: None)
+        train_local(context, SETTINGS, seen.append)
     assert "max_length" in caught.value.hint
+    # Before anything is loaded, so that a dry run and the doctor find it too.
+    assert not any(isinstance(event, Phase) and event.name == "loading" for event in seen)
+    (check,) = (c for c in examine(context) if c.name == "training memory")
+    assert (check.verdict, check.remedy) == ("problem", caught.value.hint)
 
 
 def test_the_base_can_be_held_in_8_bits_and_the_plan_is_said(tmp_path: Path) -> None:

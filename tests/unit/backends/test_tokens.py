@@ -93,13 +93,17 @@ def test_every_stated_end_token_ends_an_answer(tmp_path: Path) -> None:
     base = build_tiny_model(tmp_path / "base")
     (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 7]}))
     assert ChatTokenizer(base).end_tokens == (0, 2, 7)
-    (base / "generation_config.json").write_text("{")
-    with pytest.raises(ModelError, match="generation_config"):
-        ChatTokenizer(base)
+    for damaged in ("{", "[]"):
+        (base / "generation_config.json").write_text(damaged)
+        with pytest.raises(ModelError, match="generation_config"):
+            ChatTokenizer(base)
 
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     base = build_tiny_model(tmp_path / "base")
+    (base / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match="tokenizer"):
+        ChatTokenizer(base)
     (base / "tokenizer.json").unlink()
     (base / "tokenizer_config.json").unlink()
     with pytest.raises(ModelError, match="tokenizer"):

@@ -18,6 +18,10 @@ of two others may be the liar), odd beyond 3.5 robust standard deviations of the
 never within a factor of 3 and always beyond one of 6. Hospitals that train for epochs differ by
 their data, and then the others' spread says so; that of two others says nothing.
 
+Factors: where the mean is one of factors, a change of usual size and direction does harm all the
+same if its factors are unlike the others' (``coordinator.aggregation.factor_moves``). So how far
+they moved is held to the same bounds, upwards only.
+
 Drift: against what the hospital itself did in earlier rounds: twice its own usual relative norm,
 or less than half its own usual cosine. So a slow turn is seen before it is large, while a
 specialist who has always been different is not reported every round for that alone.
@@ -99,6 +103,25 @@ def find_anomalies(
     return tuple(found)
 
 
+def odd_moves(moves: np.ndarray) -> list[tuple[str, ...]]:
+    """In words, for each hospital, that it moved the factors much farther than the others did.
+
+    ``moves`` (n,) are of ``coordinator.aggregation.factor_moves``. With fewer than three hospitals,
+    or where no other moved them, nothing is odd.
+    """
+    found: list[tuple[str, ...]] = []
+    for i, move in enumerate(moves):
+        others = np.delete(moves, i)
+        comparable = len(moves) >= LEAST_HOSPITALS and move > 0 and (others > 0).any()
+        times = _odd_times(float(move), others) if comparable else None
+        if times is None or times < 1:
+            found.append(())
+        else:
+            far = f"it moved the factors {times:.2g} x as far as is usual among the others"
+            found.append((f"{far}, so that their mean would not be that of the changes",))
+    return found
+
+
 def _median_cosines(gram: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """(n,): the high median over the others of the cosine with each; nan without a direction."""
     n = len(norms)
@@ -144,17 +167,22 @@ def _direction(figures: Figures) -> list[str]:
 def _size(figures: Figures, others: np.ndarray) -> list[str]:
     if figures.norm == 0:
         return ["it changed nothing"] if (others > 0).any() else []
-    moved = np.sort(np.log(others[others > 0]))
-    if not len(moved):
+    if not (others > 0).any():
         return ["it is the only one that changed anything"]
-    deviation = float(np.median(np.abs(moved - np.median(moved)))) if len(moved) > 2 else 0.0
-    size = math.log(figures.norm)
-    away = size - float(np.clip(size, moved[(len(moved) - 1) // 2], moved[len(moved) // 2]))
+    if (times := _odd_times(figures.norm, others)) is None:
+        return []
+    return [f"its change is {times:.2g} x the size that is usual among the others"]
+
+
+def _odd_times(size: float, others: np.ndarray) -> float | None:
+    """How many times the middle of the others a size above zero is, where that is odd."""
+    sizes = np.sort(np.log(others[others > 0]))
+    deviation = float(np.median(np.abs(sizes - np.median(sizes)))) if len(sizes) > 2 else 0.0
+    own = math.log(size)
+    away = own - float(np.clip(own, sizes[(len(sizes) - 1) // 2], sizes[len(sizes) // 2]))
     widest = _SIZE_DEVIATIONS * 1.4826 * deviation
     limit = np.clip(widest, math.log(_SIZE_LEAST), math.log(_SIZE_MOST))
-    if abs(away) <= limit:
-        return []
-    return [f"its change is {math.exp(away):.2g} x the size that is usual among the others"]
+    return math.exp(away) if abs(away) > limit else None
 
 
 def _drift(now: Figures, earlier: Sequence[Figures]) -> list[str]:

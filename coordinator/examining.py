@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from coordinator.aggregation import gram
-from coordinator.anomalies import Figures, find_anomalies
+from coordinator import aggregation
+from coordinator.aggregation import factor_moves, gram
+from coordinator.anomalies import Figures, find_anomalies, odd_moves
 from coordinator.context import Coordinator
 from coordinator.inputs import Damaged, inputs_digest, round_inputs
 from coordinator.store.round_row import RoundRow
@@ -74,12 +75,16 @@ def _anomalies(
     if not readable:
         return []
     usual = coordinator.store.reviews.usual_figures(row.number, _REMEMBERED_ROUNDS)
+    inputs = round_inputs(coordinator, row, readable, {})
     findings = find_anomalies(
         [upload.hospital for upload in readable],
-        gram(round_inputs(coordinator, row, readable, {})),
+        gram(inputs),
         {name: [Figures(**dict(f)) for f in earlier] for name, earlier in usual.items()},
     )
+    moved: list[tuple[str, ...]] = [()] * len(readable)
+    if aggregation.get(row.descriptor.aggregator).combiner.exact == "no":
+        moved = odd_moves(factor_moves(inputs))
     return [
-        UpdateFinding(figures=ChangeFigures(**asdict(f.figures)), reasons=f.reasons)
-        for f in findings
+        UpdateFinding(figures=ChangeFigures(**asdict(f.figures)), reasons=f.reasons + more)
+        for f, more in zip(findings, moved, strict=True)
     ]

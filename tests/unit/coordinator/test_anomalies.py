@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from coordinator.aggregation import gram
-from coordinator.anomalies import Figures, Finding, find_anomalies
+from coordinator.aggregation import factor_moves, gram
+from coordinator.anomalies import Figures, Finding, find_anomalies, odd_moves
 from tests.aggregating import Made, inputs_of, trained
 
 SIZE = 2000
@@ -159,3 +160,32 @@ def test_real_updates_meet_through_their_factors() -> None:
     result = find_anomalies(names, gram(inputs_of(updates, 2)), {})
     assert [f.hospital for f in result if f.suspicious] == ["h03"]
     assert result[3].figures.cosine == pytest.approx(-1.0)
+
+
+def in_other_factors(made: Made, size: float) -> Made:
+    """The same Delta W: B is longer by ``size``, and A shorter."""
+    factors = {True: np.float32(size), False: np.float32(1 / size)}
+    return replace(made, tensors={n: factors[".lora_B." in n] * t for n, t in made.tensors.items()})
+
+
+def test_an_honest_change_in_factors_that_would_ruin_a_mean_is_odd() -> None:
+    made = [trained(i, 5, turn=2, noise=0.3) for i in range(4)]
+    start = trained(0, 1, turn=2, noise=0).tensors
+    dense = [np.sqrt(sum(np.square(m.tensors[n] - start[n]).sum() for n in start)) for m in made]
+    np.testing.assert_allclose(factor_moves(inputs_of(made, 2)), dense, rtol=1e-6)
+    names = [m.hospital for m in made]
+    lying = [*made[:3], in_other_factors(made[3], 50)]
+    assert odd_moves(factor_moves(inputs_of(made, 2))) == [()] * 4
+    np.testing.assert_allclose(gram(inputs_of(lying, 2)), gram(inputs_of(made, 2)), rtol=1e-5)
+    assert find_anomalies(names, gram(inputs_of(lying, 2)), {})[3].reasons == ()
+    *others, (reason,) = odd_moves(factor_moves(inputs_of(lying, 2)))
+    assert others == [()] * 3
+    assert reason.startswith("it moved the factors ")
+    assert " x as far as is usual among the others" in reason
+
+
+def test_factors_that_moved_little_or_of_two_hospitals_are_not_odd() -> None:
+    assert odd_moves(np.array([1.0, 1.0, 1.0, 0.01])) == [()] * 4
+    assert odd_moves(np.array([0.0, 0.0, 0.0, 1.0])) == [()] * 4
+    assert odd_moves(np.array([1.0, 100.0])) == [()] * 2
+    assert [bool(reasons) for reasons in odd_moves(np.array([1, 7, 1]))] == [False, True, False]

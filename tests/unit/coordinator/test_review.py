@@ -141,6 +141,33 @@ def test_with_note_an_odd_update_is_used_and_noted(world: World) -> None:
     assert "; noted: its change points away from" in own.explanation
 
 
+def in_other_factors(world: World, hospital: Hospital) -> list[tuple[str, np.ndarray]]:
+    """What this hospital learnt, as a very long B and a very short A."""
+    row = world.coordinator.store.rounds.newest()
+    assert row is not None
+    size = {True: np.float32(50), False: np.float32(1 / 50)}
+    return [(n, size[".lora_B." in n] * t) for n, t in trained(row.descriptor, hospital.name)]
+
+
+@pytest.mark.parametrize("aggregator", ["fedavg", "stacked"])
+def test_an_honest_change_in_lying_factors_is_kept_from_a_mean_of_factors(
+    world: World, aggregator: str
+) -> None:
+    """B and A of one product, but others: the sum of products does not see it, and is not hurt."""
+    hospitals = joined(world, 4, aggregator=aggregator, review_minutes=0)
+    deliver(world, *hospitals[:3])
+    liar = hospitals[3]
+    assert liar.upload(liar.seal(1, in_other_factors(world, liar))).accepted
+    assert world.advance(1).state is State.PUBLISHED
+    record = hospitals[0].record(1)
+    if aggregator == "stacked":
+        assert record.rejections == ()
+        return
+    (left_out,) = record.rejections
+    assert left_out.hospital == "h04"
+    assert "it moved the factors " in left_out.reason
+
+
 def test_below_quorum_without_the_quarantined_the_others_are_waited_for(world: World) -> None:
     hospitals = joined(world, 4, quorum=3, deadline_minutes=240)
     deliver(world, *hospitals[1:], liars=1)

@@ -22,6 +22,10 @@ _T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for a two-sided 95 % interval, by how many values there are."""
 
 
+_LEAST = 5
+"""Records of either label without which an AUROC says nothing."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean over seeds and half of its 95 % interval; nan of one value only."""
@@ -105,6 +109,11 @@ class Results:
         """The hospitals that a comparison within an attack is over."""
         return self.hospitals if attack == "none" else self.honest
 
+    def ranked(self, attack: str) -> list[str]:
+        """Of ``names``, those with enough records of either label for an AUROC."""
+        measured = next(m for m in self.cells if m.cell.attack == attack and m.hospitals)
+        return [n for n in self.names(attack) if rarer(measured.hospitals[n]) >= _LEAST]
+
     def losses(
         self, label: str, attack: str, how: How, names: Sequence[str] | None = None
     ) -> dict[int, float]:
@@ -155,6 +164,12 @@ def majority(hospital: dict[str, Any]) -> float:
     """The accuracy of always giving the more frequent label."""
     positive = statistics.fmean(hospital["truth"])
     return max(positive, 1 - positive)
+
+
+def rarer(hospital: dict[str, Any]) -> int:
+    """How many records have the less frequent label."""
+    truth: list[bool] = hospital["truth"]
+    return min(sum(truth), len(truth) - sum(truth))
 
 
 def auroc(hospital: dict[str, Any]) -> float:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.aggregation_quality.measured import How, Interval, Results, accuracy, majority
+from benchmarks.aggregation_quality.measured import How, Interval, Results, auroc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOURS: Mapping[How, str] = {"mean": "#1f5fa8", "worst": "#c8551b"}
+_SITES = ("#1f5fa8", "#c8551b", "#3a8f4d", "#7a4fa0")
 _SHIFTS: tuple[tuple[How, float], ...] = (("mean", -0.15), ("worst", 0.15))
 _REFERENCES = ("base", "local", "pooled")
 
@@ -39,7 +40,9 @@ def _undisturbed(tasks: Mapping[str, Results], file: Path) -> None:
     """Every aggregator's loss minus that of fedavg, when nobody lies."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(tasks), figsize=(4.4 * len(tasks), 4.2), squeeze=False)
+    figure, axes = pyplot.subplots(
+        1, len(tasks), figsize=(4.8 * len(tasks), 4.2), squeeze=False, layout="constrained"
+    )
     for axis, (task, results) in zip(axes[0], tasks.items(), strict=True):
         # The detector has a table of its own, and intervals that would hide all others.
         left_out = {*_REFERENCES, "fedavg", *(x for x in results.labels if "/detector" in x)}
@@ -67,7 +70,9 @@ def _attacks(tasks: Mapping[str, Results], file: Path) -> None:
     """How much held-out loss an attack adds at honest hospitals, to fedavg without liars."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(tasks), figsize=(5.4 * len(tasks), 4.8), squeeze=False)
+    figure, axes = pyplot.subplots(
+        1, len(tasks), figsize=(5.4 * len(tasks), 4.8), squeeze=False, layout="constrained"
+    )
     for axis, (task, results) in zip(axes[0], tasks.items(), strict=True):
         labels = [
             label
@@ -104,7 +109,7 @@ def _questions(results: Results, file: Path) -> None:
 
     attacks = results.attacks
     figure, axes = pyplot.subplots(
-        1, len(attacks), figsize=(4.6 * len(attacks), 3.6), squeeze=False
+        1, len(attacks), figsize=(4.8 * len(attacks), 3.6), squeeze=False, layout="constrained"
     )
     for axis, attack in zip(axes[0], attacks, strict=True):
         labels = [label for label in results.labels if results.of(label, attack)]
@@ -122,31 +127,28 @@ def _questions(results: Results, file: Path) -> None:
 
 
 def _heart(results: Results, file: Path) -> None:
-    """Accuracy by hospital, a line for always answering with the majority."""
+    """AUROC by hospital, without and with the attack."""
     from matplotlib import pyplot
 
     attacks = results.attacks
-    figure, axes = pyplot.subplots(len(attacks), 1, figsize=(9, 3.1 * len(attacks)), squeeze=False)
-    for axis, attack in zip(axes[:, 0], attacks, strict=True):
-        names = results.names(attack)
+    figure, axes = pyplot.subplots(
+        1, len(attacks), figsize=(4.8 * len(attacks), 3.6), squeeze=False, layout="constrained"
+    )
+    colours = dict(zip(results.hospitals, _SITES, strict=True))
+    for axis, attack in zip(axes[0], attacks, strict=True):
         labels = [label for label in results.labels if results.of(label, attack)]
-        width, colours = 0.8 / len(labels), pyplot.get_cmap("tab20")
-        for place, label in enumerate(labels):
-            by_seed = [m.over(accuracy, names) for m in results.of(label, attack).values()]
-            found = [Interval.of(v) for v in zip(*by_seed, strict=True)]
-            x = np.arange(len(names)) + (place - (len(labels) - 1) / 2) * width
-            axis.bar(x, [i.mean for i in found], width * 0.9, label=label, color=colours(place))
-            halves = [i.half if math.isfinite(i.half) else 0.0 for i in found]
-            axis.errorbar(x, [i.mean for i in found], halves, fmt="none", ecolor="0.3", lw=0.6)
-        (any_one, *_) = (m for m in results.cells if m.cell.attack == attack and m.hospitals)
-        for place, rate in enumerate(any_one.over(majority, names)):
-            axis.plot([place - 0.42, place + 0.42], [rate, rate], color="black", linewidth=1)
-        axis.set_xticks(range(len(names)), names)
-        axis.set_ylim(0, 1.05)
-        axis.set_ylabel("accuracy")
-        axis.set_title(f"heart disease, SmolLM2: {'nobody lies' if attack == 'none' else attack}; "
-                       "black: always the majority")  # fmt: skip
-        axis.legend(frameon=False, ncols=1, loc="center left", bbox_to_anchor=(1, 0.5))
+        for name in results.ranked(attack):
+            for row, label in enumerate(labels):
+                values = [auroc(m.hospitals[name]) for m in results.of(label, attack).values()]
+                shown = name if row == 0 else ""
+                _dot(axis, Interval.of(values), row, colours[name], shown)
+        axis.axvline(0.5, color="black", linewidth=0.8)
+        axis.set_yticks(range(len(labels)), labels)
+        axis.invert_yaxis()
+        axis.set_xlim(0, 1)
+        axis.set_title(f"heart disease, SmolLM2: {'nobody lies' if attack == 'none' else attack}")
+        axis.set_xlabel("AUROC (right is better; 0.5 knows nothing)")
+        axis.legend(frameon=False, loc="best")
     _save(figure, file)
 
 

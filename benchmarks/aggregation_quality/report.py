@@ -8,7 +8,6 @@ Reads benchmarks/results/aggregation-TASK.json. The page says where each table g
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -143,12 +142,12 @@ def detected(results: Results) -> str:
 
 
 def labelled(results: Results, figure: str, attack: str) -> str:
-    """Accuracy or AUROC by hospital."""
+    """Accuracy, or AUROC where a hospital has enough of both labels, by hospital."""
     measure = {"accuracy": accuracy, "auroc": auroc}[figure]
-    names = results.names(attack)
+    names = results.ranked(attack) if figure == "auroc" else results.names(attack)
     rows = []
     if figure == "accuracy":
-        (any_one, *_) = (m for m in results.cells if m.cell.attack == attack and m.hospitals)
+        any_one = next(m for m in results.cells if m.cell.attack == attack and m.hospitals)
         rates = any_one.over(majority, names)
         rows.append(["always the majority", *_figures([[r] for r in rates])])
     for label in results.labels:
@@ -162,11 +161,9 @@ def labelled(results: Results, figure: str, attack: str) -> str:
 def _figures(by_hospital: Iterable[Iterable[float]]) -> list[str]:
     """Each hospital's mean over seeds, then the interval of their mean and of their worst."""
     values = [list(v) for v in by_hospital]
-    shown = [Interval.of(v) for v in values]
-    known = [v for v in values if all(math.isfinite(x) for x in v)]
-    by_seed = list(zip(*known, strict=True))
+    by_seed = list(zip(*values, strict=True))
     return [
-        *(f"{i.mean:.2f}" if math.isfinite(i.mean) else _MISSING for i in shown),
+        *(f"{Interval.of(v).mean:.2f}" for v in values),
         Interval.of([sum(s) / len(s) for s in by_seed]).text(digits=2),
         Interval.of([min(s) for s in by_seed]).text(digits=2),
     ]

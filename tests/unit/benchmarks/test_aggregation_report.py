@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.aggregation_quality.measured import Interval, Results, accuracy, auroc, majority
+from benchmarks.aggregation_quality.measured import (
+    Interval,
+    Results,
+    accuracy,
+    auroc,
+    majority,
+    rarer,
+)
 from benchmarks.aggregation_quality.report import PAGE, RESULTS, compared, filled, read_all
 
 Cell = dict[str, Any]
@@ -68,6 +75,7 @@ def test_figures_of_labels() -> None:
     hospital = {"scores": [2.0, 1.0, 1.0, -1.0], "truth": [True, True, False, True]}
     assert (accuracy(hospital), majority(hospital)) == (0.5, 0.75)
     assert majority({"truth": [False, True, False, False]}) == 0.75
+    assert rarer(hospital) == 1
     assert auroc(hospital) == pytest.approx(1.5 / 3)
     assert math.isnan(auroc({"scores": [1.0], "truth": [True]}))
 

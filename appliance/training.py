@@ -10,7 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -119,7 +119,8 @@ class HospitalData:
 def load_data(encoder: Encoder, folder: Path, recipe: TrainingRecipe) -> HospitalData:
     """Encode the imported data by the model's chat template; held-out cut to the round's number.
 
-    Examples whose prompt alone is too long are left out. Raises DataError when nothing is left.
+    Examples that cannot be encoded, as when the prompt alone is too long, are left out. Raises
+    DataError when nothing is left, with the last one's reason.
     """
     train = _encode(encoder, folder, "train", recipe.max_length, None)
     return HospitalData(
@@ -140,16 +141,20 @@ def _encode(
     encoder: Encoder, folder: Path, split: Split, max_length: int, limit: int | None
 ) -> list[tuple[int, Example]]:
     examples: list[tuple[int, Example]] = []
+    left_out: DataError | None = None
     for line, messages in enumerate(load_split(folder, split), 1):
-        with suppress(DataError):
+        try:
             examples.append((line, encoder.encode(messages, max_length=max_length)))
+        except DataError as error:
+            left_out = error
         if len(examples) == limit:
             break
     if not examples:
         raise DataError(
-            f"No {split} example in {folder} has at most {max_length} tokens.",
-            hint="Import more data; `appliance data stats` shows what is there.",
-        )
+            f"No {split} example in {folder} can be used" + (f": {left_out}" if left_out else "."),
+            hint=(left_out.hint if left_out else "")
+            or "Import more data; `appliance data stats` shows what is there.",
+        ) from left_out
     return examples
 
 

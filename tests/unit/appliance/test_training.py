@@ -177,10 +177,15 @@ def test_a_loss_that_becomes_nan_names_the_records_and_keeps_the_checkpoint(
 def test_without_data_that_fits_the_error_says_so(tmp_path: Path) -> None:
     context = hospital(tmp_path / "home")
     short = LocalSettings(recipe=RECIPE.model_copy(update={"max_length": 16}))
-    with pytest.raises(DataError, match=r"No train example .* at most 16 tokens"):
+    with pytest.raises(DataError, match=r"No train example .* no room in 16\.") as caught:
         train_local(context, short, lambda _: None)
+    assert "Raise max_length" in caught.value.hint
+    template = tmp_path / "models" / "tiny" / "chat_template.jinja"
+    template.write_text("{{ raise_exception('no system turn') }}")
+    with pytest.raises(DataError, match=r"No train example .* no system turn"):
+        train_local(context, SETTINGS, lambda _: None)
     (context.paths.data / "train.jsonl").write_text("")
-    with pytest.raises(DataError, match="No train example"):
+    with pytest.raises(DataError, match=r"No train example .* used\.$"):
         train_local(context, SETTINGS, lambda _: None)
 
 

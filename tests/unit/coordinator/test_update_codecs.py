@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import get_args
+import io
+from collections.abc import Iterator
+from typing import IO, Any, get_args
 
 import numpy as np
 import pytest
+import zstandard
 
 from coordinator.rounds import State
 from coordinator.verification import largest_update
 from federation.adapter import ModuleShape, initial_adapter
 from federation.base_model import BaseModelCard
+from federation.codec import encode
 from federation.errors import InputError
 from federation.low_rank import truncated
 from federation.messages import Codec, PayloadHeader, RoundDescriptor
@@ -104,6 +108,33 @@ def sealed_as(hospital: Hospital, codec: str) -> SealedUpdate:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PayloadHeader, "to_json", lying)
         return hospital.seal(1)
+
+
+def bomb(target: IO[bytes], *update: Any) -> Iterator[tuple[str, np.ndarray]]:  # noqa: ANN401
+    """What ``encode`` writes, and then 64 MiB of zeros, all in one frame of some 10 kB."""
+    honest = io.BytesIO()
+    for _ in encode(honest, *update):
+        pass
+    plain = zstandard.decompress(honest.getvalue(), max_output_size=1 << 20)
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=17)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters)
+    target.write(compressor.compress(plain + bytes(64 << 20)))
+    return iter(())
+
+
+def test_an_update_that_expands_without_end_is_a_named_outcome_of_the_round(
+    world: World, hospitals: list[Hospital], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.open(codec="int8")
+    monkeypatch.setattr("tests.unit.coordinator.hospital.encode", bomb)
+    for hospital in hospitals:
+        assert not hospital.upload(hospital.seal(1)).accepted
+    world.clock.now += 24 * 3600
+    assert world.advance(1).state is State.ABORTED
+    record = hospitals[0].record(1)
+    assert record.adapter_sha256 == record.parent_adapter_sha256
+    assert [r.hospital for r in record.rejections] == ["h01", "h02"]
+    assert all("expands to more than the" in r.reason for r in record.rejections)
 
 
 def test_the_norm_is_that_of_the_decoded_update(world: World, hospitals: list[Hospital]) -> None:

@@ -22,8 +22,8 @@ def command(context: Context, host: str | None, port: int | None, as_json: bool)
     """Answer other programs of this machine, by OpenAI's chat completions protocol.
 
     Point a program's OpenAI base URL at the address shown; its model names are base, local,
-    global, round:N and those of imported adapters. The guardrails are always on. Nothing of
-    questions and answers is written down.
+    personal, global, round:N, adopted and those of imported adapters. The guardrails are always on.
+    Nothing of questions and answers is written down.
     """
     from appliance.serving.server import serve
 

@@ -27,6 +27,7 @@ from federation.errors import AdapterError
 from federation.messages import Codec
 from federation.tensors import (
     CODED_DTYPES,
+    MAX_HEADER,
     Readable,
     TensorInfo,
     header_of,
@@ -182,7 +183,9 @@ def decode(
     expected = _layout(codec, shapes)
     if codec != "fp32":
         source = _Expanded(source, _plain_length(expected))
-    found = read_header(source, CODED_DTYPES)
+    # With a scale for each tensor it may be longer than that of any adapter.
+    longest = max(MAX_HEADER, len(header_of(expected)))
+    found = read_header(source, CODED_DTYPES, longest)
     check_layout({i.name: i.shape for i in found}, {i.name: i.shape for i in expected})
     if [i.name for i in found] != [i.name for i in expected]:
         raise AdapterError("The update's tensors do not lie in the order of their names.")

@@ -22,7 +22,7 @@ import numpy as np
 from federation.errors import AdapterError, StorageError
 
 MAX_HEADER = 1 << 20
-"""Largest header accepted, in bytes, checked before it is parsed."""
+"""Largest header accepted, in bytes, where no schema says how long it is; not parsed before."""
 
 DTYPES: dict[str, np.dtype] = {
     "F32": np.dtype(np.float32),
@@ -91,15 +91,17 @@ def _no_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def read_header(source: Readable, dtypes: Mapping[str, np.dtype] = DTYPES) -> list[TensorInfo]:
+def read_header(
+    source: Readable, dtypes: Mapping[str, np.dtype] = DTYPES, longest: int = MAX_HEADER
+) -> list[TensorInfo]:
     """Read and check the header; the tensors in the order of their data, gapless from 0.
 
-    Raises AdapterError on a header that is too long, not JSON, with gaps, overlaps, other dtypes
-    than ``dtypes`` or sizes that do not match the shapes.
+    Raises AdapterError on a header of more than ``longest`` bytes, not JSON, with gaps, overlaps,
+    other dtypes than ``dtypes`` or sizes that do not match the shapes.
     """
     length = int.from_bytes(_read_exactly(source, 8, "the header's length"), "little")
-    if length > MAX_HEADER:
-        raise AdapterError(f"The safetensors header has {length} bytes, more than {MAX_HEADER}.")
+    if length > longest:
+        raise AdapterError(f"The safetensors header has {length} bytes, more than {longest}.")
     raw = _read_exactly(source, length, "the header")
     try:
         parsed = json.loads(raw, object_pairs_hook=_no_duplicate_keys)

@@ -18,7 +18,7 @@ from federation.adapter import AdapterSchema, ModuleShape, initial_adapter
 from federation.codec import decode, encode, largest_payload, reference
 from federation.errors import AdapterError
 from federation.messages import Codec
-from federation.tensors import DTYPES, header_bytes
+from federation.tensors import DTYPES, MAX_HEADER, header_bytes
 
 SCHEMA = AdapterSchema(
     modules=(
@@ -201,6 +201,14 @@ def test_other_tensors_than_announced_are_not_written(codec: Codec) -> None:
             list(encode(io.BytesIO(), codec, SCHEMA.shapes(), iter(wrong), {}))
 
 
+def test_a_header_with_scales_may_be_longer_than_that_of_any_adapter() -> None:
+    layers = [ModuleShape(path=f"{i:0290d}", inputs=1, outputs=1) for i in range(900)]
+    many = AdapterSchema(modules=tuple(layers), rank=1, alpha=2.0).shapes()
+    data, _ = written("int8", {n: np.ones(shape, np.float32) for n, shape in many.items()}, {})
+    assert int.from_bytes(unpacked(data)[:8], "little") > MAX_HEADER
+    assert {n: t.shape for n, t in decode(io.BytesIO(data), "int8", many, {})} == many
+
+
 # --- Bad input. What a liar may write is written by hand: encode would refuse to.
 
 
@@ -210,7 +218,7 @@ def packed(data: bytes) -> bytes:
 
 
 def unpacked(data: bytes) -> bytes:
-    return zstandard.decompress(data, max_output_size=1 << 20)
+    return zstandard.decompress(data, max_output_size=1 << 21)
 
 
 def good(codec: Codec) -> bytes:

@@ -106,10 +106,11 @@ class ValidationSection(_Section):
 class RoundSection(TrainingRecipe):
     """What a round is opened with: the training recipe's fields and these."""
 
-    aggregator: str = Field(
-        "fedavg",
+    aggregator: str | None = Field(
+        None,
         description="how updates are combined, as agentic+multi-krum+stacked; "
-        "`coordinator aggregators` lists the parts",
+        "`coordinator aggregators` lists the parts; unset: geometric-median+stacked where the "
+        "quorum is three or more, else equal+stacked",
     )
     target_modules: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj"),

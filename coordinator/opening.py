@@ -31,6 +31,7 @@ from federation.messages import (
 from federation.round_keys import new_seed, public_text
 from federation.signing import SignedDocument
 
+_FEWEST_FOR_A_MEDIAN = 3
 _NORM_FACTOR = 10.0
 
 
@@ -62,7 +63,7 @@ def open_round(
     schema = _schema(settings, card, previous)
     last = None if fresh else _continued(coordinator, card, schema)
     turn = last.turn + 1 if last else 1
-    aggregator = aggregation.get(settings.aggregator)
+    aggregator = aggregation.get(settings.aggregator or _default_aggregator(quorum))
     aggregator.check_round(len(roster.members), quorum, settings.metrics)
     factors = aggregator.combiner.factors(turn)
     _check_upload_size(settings.codec, schema, factors)
@@ -123,6 +124,11 @@ def _add(
         )
         coordinator.store.rounds.add(row, plan)
     return row
+
+
+def _default_aggregator(quorum: int) -> str:
+    """By what docs/aggregation.md measured: one vote each, and none of a liar where that can be."""
+    return "geometric-median+stacked" if quorum >= _FEWEST_FOR_A_MEDIAN else "equal+stacked"
 
 
 def _quorum(settings: RoundSection, roster: Roster) -> int:

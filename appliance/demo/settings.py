@@ -26,7 +26,7 @@ class DemoSettings(Message):
 
     rounds: int = Field(3, ge=1, le=50)
     steps: int = Field(12, ge=1, le=10_000)
-    aggregator: str = "fedavg"
+    aggregator: str = "geometric-median+stacked"
     attack: Attack = "none"
     learning_rate: float = Field(2e-3, gt=0)
     schedule: str = "constant"

@@ -15,6 +15,7 @@ from federation.terminal import emit, json_option
 if TYPE_CHECKING:
     from coordinator.context import Coordinator
     from coordinator.store.round_row import RoundRow
+    from federation.messages import RoundDescriptor
 
 
 class _RoundOptions(click.Command):
@@ -92,8 +93,9 @@ def open_(
 
     flags = {name: value for name, value in options.items() if value is not None}
     config = load_config(paths.config, flags={"round": flags})
+    coordinator = open_coordinator(paths, config)
     row = open_rounds(
-        open_coordinator(paths, config),
+        coordinator,
         config.round,
         rounds=rounds,
         max_aborts=max_aborts,
@@ -103,6 +105,7 @@ def open_(
     descriptor = row.descriptor
     schema = descriptor.adapter_schema
     planned = f"\n{rounds} rounds are planned: `coordinator round plan`." if rounds > 1 else ""
+    warning = veto(descriptor, len(coordinator.roster().members))
     emit(
         {
             "round": row.number,
@@ -115,11 +118,24 @@ def open_(
             "rounds": rounds,
             "descriptor_sha256": row.document.body_sha256,
             "parent_adapter_sha256": descriptor.parent_adapter_sha256,
+            "warning": warning or None,
         },
         f"Round {row.number} is open until {utc(row.deadline)}: {descriptor.base.name}, "
         f"rank {schema.rank} on {len(schema.modules)} layers, {descriptor.aggregator} "
-        f"(factors {descriptor.factors}), quorum {descriptor.quorum}.{planned}",
+        f"(factors {descriptor.factors}), quorum {descriptor.quorum}.{planned}"
+        + (f"\n{warning}" if warning else ""),
         as_json=as_json,
+    )
+
+
+def veto(descriptor: RoundDescriptor, n_members: int) -> str:
+    """What one update that looks odd can do to a round that needs all of them."""
+    # With fewer than three nothing can look odd.
+    if descriptor.anomalies == "note" or not 3 <= n_members == descriptor.quorum:
+        return ""
+    return (
+        f"All {n_members} hospitals are needed: one update that looks odd aborts the round unless "
+        f"somebody admits it (`coordinator review`). With --quorum {n_members - 1} it would not."
     )
 
 

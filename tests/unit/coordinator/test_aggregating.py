@@ -105,7 +105,7 @@ def test_a_rank_above_the_federations_is_refused_even_where_ranks_may_differ(wor
 
 
 def test_without_mixed_ranks_a_lower_rank_is_refused(world: World) -> None:
-    h00, *_ = joined(world, 2)
+    h00, *_ = joined(world, 2, aggregator="fedavg")
     assert not descriptor_of(world).mixed_ranks
     receipt = h00.upload(h00.seal(1, of_rank(descriptor_of(world), "h00", 1), rank=1))
     assert receipt.reason == "The update's rank is 1, not 2: fedavg takes no mixed ranks."
@@ -145,7 +145,7 @@ def with_part(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> 
 def test_weights_that_are_all_zero_end_the_round_by_name(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    h00, h01 = joined(world, 2)
+    h00, h01 = joined(world, 2, aggregator="fedavg")
 
     def nothing(inputs: Inputs) -> Shares:
         return {u.hospital: Share(0.0, "nothing") for u in inputs.updates}
@@ -159,7 +159,7 @@ def test_weights_that_are_all_zero_end_the_round_by_name(
 def test_a_result_that_is_not_finite_ends_the_round_by_name(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    h00, h01 = joined(world, 2)
+    h00, h01 = joined(world, 2, aggregator="fedavg")
 
     def overflowing(inputs: Inputs, weights: Mapping[str, float]) -> Merged:
         tensors = aggregation.get("stacked").merge(inputs, weights).tensors

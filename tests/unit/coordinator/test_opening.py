@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.cli.round import veto
 from coordinator.enrolment import revoke
 from coordinator.opening import default_quorum
 from coordinator.rounds import Request, State
@@ -49,6 +50,17 @@ def test_a_round_needs_members_and_a_base(world: World) -> None:
     with pytest.raises(ModelError, match="no linear layer 'gate_proj'"):
         world.open(target_modules="gate_proj")
     assert world.coordinator.store.rounds.newest() is None
+
+
+@pytest.mark.parametrize(
+    ("quorum", "expected"), [(2, "equal+stacked"), (3, "geometric-median+stacked")]
+)
+def test_the_aggregator_of_a_round_that_names_none_fits_its_quorum(
+    world: World, quorum: int, expected: str
+) -> None:
+    for name in ("h01", "h02", "h03"):
+        world.member(name)
+    assert world.open(quorum=quorum).descriptor.aggregator == expected
 
 
 def test_only_one_round_is_open(world: World, h01: Hospital) -> None:
@@ -154,3 +166,13 @@ def test_the_quorum_counts_who_is_on_the_roster_now(world: World, h01: Hospital)
         world.member(name)
     revoke(world.coordinator, world.admin, "h03")
     assert world.open().descriptor.quorum == 2
+
+
+def test_a_round_that_one_odd_update_would_abort_says_so(world: World) -> None:
+    for name in ("h01", "h02", "h03"):
+        world.member(name)
+    descriptor = world.open(quorum=3).descriptor
+    assert "one update that looks odd aborts the round" in veto(descriptor, 3)
+    assert veto(descriptor, 4) == ""
+    noted = descriptor.model_copy(update={"anomalies": "note"})
+    assert veto(noted, 3) == ""

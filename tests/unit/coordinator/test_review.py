@@ -101,7 +101,7 @@ def test_without_a_time_for_review_it_is_left_out_at_once(world: World) -> None:
 
 
 def test_admitted_by_a_person_it_counts_and_the_record_says_so(world: World) -> None:
-    *_, liar = four_with_a_liar(world)
+    *_, liar = four_with_a_liar(world, aggregator="fedavg")
     world.advance(1)
     one = decide_about(world.coordinator, "h04", "admitted", "rare diseases only, asked by phone")
     assert (one.state, one.until) == ("admitted", None)

@@ -16,7 +16,7 @@ from tests.unit.coordinator.world import World
 def test_two_hospitals_complete_a_round(world: World) -> None:
     h01, h02 = world.member("h01"), world.member("h02")
     assert h01.current().round == 0
-    opened = world.open()
+    opened = world.open(aggregator="fedavg")
     assert h01.current().model_dump() == {
         "round": 1,
         "state": "open",

@@ -16,6 +16,8 @@ from coordinator.aggregation._types import Inputs, Robust, Shares
 _STEPS = 1000
 _SMOOTHING = 1e-6
 """nu as a part of the median norm: two points closer than this count as one."""
+_CLOSE = 0.9
+"""Of an equal share: honest hospitals differ by some hundredths of theirs."""
 _CONVERGED = 1e-12
 _ABSURD = 1e6
 """Farther than so many median distances from the most central point means no weight at all: in
@@ -47,7 +49,7 @@ def _adjust(inputs: Inputs, shares: Shares) -> Shares:
     return {
         hospital: share.changed(
             float(weight),
-            f"geometric-median: {'close to' if weight * n >= 1 else 'far from'} the others' middle",
+            f"geometric-median: {'close to' if weight * n >= _CLOSE else 'far from'} the others' middle",
         )
         for (hospital, share), weight in zip(shares.items(), weights, strict=True)
     }

@@ -46,10 +46,13 @@ def median_weights(products: np.ndarray) -> np.ndarray:
 def _adjust(inputs: Inputs, shares: Shares) -> Shares:
     weights = median_weights(gram(inputs))
     n = len(shares)
+
+    def place(weight: float) -> str:
+        return "close to" if weight * n >= _CLOSE else "far from"
+
     return {
         hospital: share.changed(
-            float(weight),
-            f"geometric-median: {'close to' if weight * n >= _CLOSE else 'far from'} the others' middle",
+            float(weight), f"geometric-median: {place(weight)} the others' middle"
         )
         for (hospital, share), weight in zip(shares.items(), weights, strict=True)
     }

@@ -55,9 +55,9 @@ def _undisturbed(tasks: Mapping[str, Results], file: Path) -> None:
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_yticks(range(len(labels)), labels)
         axis.invert_yaxis()
-        axis.set_title(f"{task}: held-out loss minus fedavg's (left is better)")
-        axis.set_xlabel("nats a token; bars: 95 % interval over seeds")
-        axis.legend(title="hospital", frameon=False)
+        axis.set_title(f"{task}: held-out loss minus fedavg's")
+        axis.set_xlabel("nats a token, left is better; bars: 95 % interval over seeds")
+        axis.legend(frameon=False, loc="center", bbox_to_anchor=(0.52, 0.64))
     _save(figure, file)
 
 
@@ -122,7 +122,7 @@ def _questions(results: Results, file: Path) -> None:
         axis.invert_yaxis()
         axis.set_title(f"questions, SmolLM2: {'nobody lies' if attack == 'none' else attack}")
         axis.set_xlabel("held-out loss, nats a token (left is better)")
-        axis.legend(title="hospital", frameon=False)
+        axis.legend(title="hospital", frameon=False, loc="center right")
     _save(figure, file)
 
 

@@ -11,7 +11,9 @@ if one of them is flipped; the high median is then positive for the honest, whom
 with, and negative for the liar. Honest hospitals of different
 specialties share a good part of their change: 0.50 between two of the demonstration's (SmolLM2,
 12 steps), against 0.001 for noise of the same size. So a cosine under a quarter of what is usual
-among the others, less a margin for chance, is odd. The simulation in the tests has the rates.
+among the others, less a margin for chance, is odd. Near convergence honest changes have nothing in
+common any more: where the usual cosine is below 0.05, only one beyond -0.05 is odd. The simulation
+in the tests has the rates, docs/aggregation.md those of real trainings.
 
 Size: its norm beside the middle of the others' (between the two middle ones of an even number: one
 of two others may be the liar), odd beyond 3.5 robust standard deviations of their logarithms, but
@@ -39,6 +41,7 @@ LEAST_HOSPITALS = 3
 """With fewer nobody can tell which of two is the odd one."""
 
 _DIRECTION_PART, _DIRECTION_MARGIN = 0.25, 0.01
+_UNRELATED = 0.05
 _SIZE_LEAST, _SIZE_MOST, _SIZE_DEVIATIONS = 3.0, 6.0, 3.5
 _DRIFT_ROUNDS = 3
 _DRIFT_SIZE, _DRIFT_COSINE, _DRIFT_MARGIN = 2.0, 0.5, 0.05
@@ -152,7 +155,8 @@ def _ratio(norm: float, others: np.ndarray) -> float | None:
 def _direction(figures: Figures) -> list[str]:
     if figures.cosine is None or figures.usual_cosine is None:
         return []
-    limit = _DIRECTION_PART * max(figures.usual_cosine, 0.0) - _DIRECTION_MARGIN
+    related = figures.usual_cosine >= _UNRELATED
+    limit = _DIRECTION_PART * figures.usual_cosine - _DIRECTION_MARGIN if related else -_UNRELATED
     if figures.cosine >= limit:
         return []
     what = (

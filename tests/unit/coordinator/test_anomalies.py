@@ -54,6 +54,13 @@ def findings(changes: np.ndarray) -> tuple[Finding, ...]:
     return find_anomalies(names, changes @ changes.T, {})
 
 
+@pytest.mark.parametrize("n", [3, 4, 8])
+def test_changes_that_have_nothing_in_common_any_more_are_left_alone(n: int) -> None:
+    for seed in range(TRIALS):
+        stream = np.random.default_rng(seed)
+        assert not any(finding.suspicious for finding in findings(stream.normal(size=(n, SIZE))))
+
+
 @pytest.mark.parametrize("n", [3, 4, 5, 8, 12, 20])
 def test_honest_hospitals_of_different_specialties_are_left_alone(n: int) -> None:
     stream = np.random.default_rng(n)

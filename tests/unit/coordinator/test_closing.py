@@ -243,7 +243,7 @@ def adapter_of(world: World) -> str:
     assert row is not None
     uploads = world.coordinator.store.uploads.of_round(1)
     inputs = round_inputs(world.coordinator, row, uploads, {})
-    aggregator = aggregation.get("fedavg")
+    aggregator = aggregation.get(row.descriptor.aggregator)
     weights = {name: share.weight for name, share in aggregator.shares(inputs).items()}
     shapes = row.descriptor.adapter_schema.shapes()
     return world.coordinator.blobs.put_adapter(shapes, aggregator.merge(inputs, weights).tensors)

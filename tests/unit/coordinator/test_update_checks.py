@@ -17,7 +17,7 @@ from tests.unit.coordinator.world import World
 def h01(world: World) -> Hospital:
     hospital = world.member("h01")
     world.member("h02")
-    world.open(metrics="loss_after", max_norm=50.0)
+    world.open(aggregator="fedavg", metrics="loss_after", max_norm=50.0)
     return hospital
 
 

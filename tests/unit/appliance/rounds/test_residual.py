@@ -50,7 +50,7 @@ class Site:
     def open(self, *, codec: str = "int8", **settings: Any) -> VerifiedRound:  # noqa: ANN401
         """Open a round that takes all updates, and fetch it."""
         all_of_them = {"anomalies": "note", "review_minutes": 0, "quorum": 1, "max_norm": 1000.0}
-        row = self.world.open(codec=codec, **{**all_of_them, **settings})
+        row = self.world.open(codec=codec, **{"aggregator": "fedavg", **all_of_them, **settings})
         own = self.session.own
         client = self.session.client
         return fetch_round(client, row.number, self.folder(row.number), self.enrolment, *own)
@@ -207,7 +207,7 @@ def test_a_missed_round_loses_nothing(site: Site) -> None:
     other = site.world.member("b")
     site.send(site.open())
     site.close(1)
-    site.world.open(base=False, codec="fp32", quorum=1)
+    site.world.open(base=False, codec="fp32", quorum=1, aggregator="fedavg")
     assert other.upload(other.seal(2)).accepted
     site.close(2)
     kept = dict(TensorFile(site.residual(1)))

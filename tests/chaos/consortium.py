@@ -152,7 +152,7 @@ class Consortium:
                 "quorum": quorum, "extensions": extensions, "deadline_minutes": 10,
                 "extension_minutes": 5, "grace_minutes": 3,
                 # Powers of two do look unlike each other, and are added exactly.
-                "anomalies": "note", "codec": "fp32",
+                "anomalies": "note", "codec": "fp32", "aggregator": "fedavg",
             },
             strict=False,
         )  # fmt: skip

@@ -145,7 +145,7 @@ def _open(coordinator: Coordinator, folder: Path, n: int, megabytes: float) -> S
     (folder / "card.json").write_bytes(card.to_json())
     section = RoundSection(
         target_modules=("q_proj",), rank=_RANK, alpha=16.0, quorum=n, grace_minutes=1,
-        deadline_minutes=60, codec="fp32",
+        deadline_minutes=60, codec="fp32", aggregator="fedavg",
     )  # fmt: skip
     return open_round(coordinator, section, base=folder / "card.json").document
 

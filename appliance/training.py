@@ -29,6 +29,7 @@ from backends.base import (
     ExampleLoss,
     ForwardPlan,
     LoadedModel,
+    Note,
     Resumed,
     TrainJob,
     TrainResult,
@@ -114,39 +115,45 @@ class HospitalData:
     held_out: Sequence[Example]
     lines: Sequence[int]
     source: Path
+    left_out: str = ""
+    """In words, how many training records cannot be used, and why; empty where all can."""
 
 
 def load_data(encoder: Encoder, folder: Path, recipe: TrainingRecipe) -> HospitalData:
     """Encode the imported data by the model's chat template; held-out cut to the round's number.
 
-    Examples that cannot be encoded, as when the prompt alone is too long, are left out. Raises
-    DataError when nothing is left, with the last one's reason.
+    Examples that cannot be encoded, as when the prompt alone is too long, are left out, which
+    ``left_out`` says. Raises DataError when nothing is left, with the last one's reason.
     """
-    train = _encode(encoder, folder, "train", recipe.max_length, None)
+    train, left_out = _encode(encoder, folder, "train", recipe.max_length, None)
     return HospitalData(
         train=[example for _, example in train],
         held_out=load_held_out(encoder, folder, recipe),
         lines=[line for line, _ in train],
         source=split_path(folder, "train"),
+        left_out=left_out,
     )
 
 
 def load_held_out(encoder: Encoder, folder: Path, recipe: TrainingRecipe) -> list[Example]:
     """The held-out examples of ``load_data`` alone. Raises DataError when there is none."""
-    found = _encode(encoder, folder, "held_out", recipe.max_length, recipe.eval_examples)
+    found, _ = _encode(encoder, folder, "held_out", recipe.max_length, recipe.eval_examples)
     return [example for _, example in found]
 
 
 def _encode(
     encoder: Encoder, folder: Path, split: Split, max_length: int, limit: int | None
-) -> list[tuple[int, Example]]:
+) -> tuple[list[tuple[int, Example]], str]:
+    """The examples with their lines, and what is left out and why, in words."""
     examples: list[tuple[int, Example]] = []
     left_out: DataError | None = None
+    n_left_out = 0
     for line, messages in enumerate(load_split(folder, split), 1):
         try:
             examples.append((line, encoder.encode(messages, max_length=max_length)))
         except DataError as error:
             left_out = error
+            n_left_out += 1
         if len(examples) == limit:
             break
     if not examples:
@@ -155,7 +162,10 @@ def _encode(
             hint=(left_out.hint if left_out else "")
             or "Import more data; `appliance data stats` shows what is there.",
         ) from left_out
-    return examples
+    if not left_out:
+        return examples, ""
+    of = len(examples) + n_left_out
+    return examples, f"{n_left_out} of {of} {split} records are left out, the last one: {left_out}"
 
 
 def mean_loss(losses: Sequence[ExampleLoss]) -> float:
@@ -188,6 +198,8 @@ def train(
             log(event)
             sink(event)
 
+        if data.left_out:
+            both(Note(data.left_out))
         sink(Phase("evaluating", "held-out examples before training"))
         before = mean_loss(model.losses(data.held_out, sink))
         log.held_out(0, before)

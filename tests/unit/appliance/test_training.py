@@ -223,6 +223,21 @@ def test_a_record_longer_than_the_context_is_named(tmp_path: Path) -> None:
     assert (check.verdict, check.remedy) == ("problem", caught.value.hint)
 
 
+def test_records_that_cannot_be_used_are_counted_and_the_reason_is_said(tmp_path: Path) -> None:
+    context = hospital(tmp_path / "home")
+    file = context.paths.data / "train.jsonl"
+    lines = file.read_text().splitlines()
+    long = json.loads(lines[0])
+    long["messages"][-2]["content"] *= 200
+    file.write_text("\n".join([*lines, json.dumps(long)]) + "\n")
+    seen: list[Event] = []
+    train_local(context, SETTINGS, seen.append)
+    notes = [event.text for event in seen if isinstance(event, Note)]
+    (said,) = [note for note in notes if "left out" in note]
+    assert said.startswith(f"1 of {len(lines) + 1} train records are left out, the last one: ")
+    assert "no room" in said
+
+
 def test_the_base_can_be_held_in_8_bits_and_the_plan_is_said(tmp_path: Path) -> None:
     context = hospital(tmp_path / "home")
     seen: list[Event] = []

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from tests.unit.appliance.answering import Asked, Reply
+from appliance.client import CoordinatorClient
+from appliance.enrolment import Enrolment
+from tests.unit.appliance.answering import Asked, Reply, answering
+from tests.unit.coordinator.hospital import Hospital
 from tests.unit.coordinator.world import World
 
 
@@ -31,3 +37,42 @@ class Line:
 
     def count(self, method: str) -> int:
         return sum(request.method == method for request in self.asked)
+
+
+@dataclass
+class Joined:
+    """Hospital "a" of a real coordinator, and its client at the other end of a line."""
+
+    world: World
+    hospital: Hospital
+    line: Line
+    client: CoordinatorClient
+    enrolment: Enrolment
+
+
+@contextmanager
+def joined(folder: Path) -> Iterator[Joined]:
+    """A coordinator in ``folder`` whose only member is "a"; no round is open yet."""
+    world = World.create(folder / "coordinator")
+    hospital = world.member("a")
+    line = Line(world)
+    with answering(line) as url:
+        client = CoordinatorClient(
+            url=url,
+            hospital="a",
+            key=hospital.identity.ed25519,
+            verify=ssl.create_default_context(),
+            clock=world.clock,
+        )
+        enrolment = Enrolment(
+            federation="demo-net",
+            hospital="a",
+            url=url.replace("http:", "https:"),
+            coordinator=world.coordinator.identity.public(),
+            admin=world.admin.public(),
+            ca_certificate=None,
+        )
+        with client:
+            yield Joined(world, hospital, line, client, enrolment)
+    world.client.close()
+    world.coordinator.store.database.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -28,8 +27,8 @@ from federation.canonical import canonical_json
 from federation.errors import AuditError, IdentityError, StorageError, TransportError
 from federation.log import Checkpoint, Evidence, LogEntry
 from federation.signing import Identity, SignedDocument
-from tests.unit.appliance.answering import Asked, Reply, answering
-from tests.unit.appliance.line import Line
+from tests.unit.appliance.answering import Asked, Reply
+from tests.unit.appliance.line import Line, joined
 from tests.unit.coordinator.hospital import Hospital
 from tests.unit.coordinator.world import World
 
@@ -97,38 +96,20 @@ def renumbered(entries: Sequence[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("audit")
-    world = World.create(folder / "coordinator")
-    a, b = world.member("a"), world.member("b")
-    world.open()
-    line, rounds = Line(world), folder / "rounds"
-    with answering(line) as url:
-        enrolment = Enrolment(
-            federation="demo-net",
-            hospital="a",
-            url=url.replace("http:", "https:"),
-            coordinator=world.coordinator.identity.public(),
-            admin=world.admin.public(),
-            ca_certificate=None,
-        )
-        client = CoordinatorClient(
-            url=url,
-            hospital="a",
-            key=a.identity.ed25519,
-            verify=ssl.create_default_context(),
-            clock=world.clock,
-        )
-        verified = fetch_round(client, 1, rounds / "0001", enrolment, a.identity.public())
+    rounds = folder / "rounds"
+    with joined(folder) as here:
+        world, a, client = here.world, here.hospital, here.client
+        b = world.member("b")
+        world.open()
+        verified = fetch_round(client, 1, rounds / "0001", here.enrolment, a.identity.public())
         update = a.seal(1)
         a.upload(update)
         (rounds / "0001" / "outbox").mkdir()
         (rounds / "0001" / "outbox" / "receipt.json").write_bytes(a.commit(update).content)
         b.upload(b.seal(1))
         world.advance(1)
-        fetch_record(client, enrolment, 1, verified.sha256, rounds / "0001")
-        with client:
-            yield Site(world, a, line, enrolment, client, rounds)
-    world.client.close()
-    world.coordinator.store.database.close()
+        fetch_record(client, here.enrolment, 1, verified.sha256, rounds / "0001")
+        yield Site(world, a, here.line, here.enrolment, client, rounds)
 
 
 @pytest.fixture

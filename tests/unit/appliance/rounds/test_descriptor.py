@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,8 @@ from federation.errors import IdentityError, StorageError
 from federation.membership import Roster
 from federation.messages import RoundDescriptor
 from federation.signing import SignedDocument
-from tests.unit.appliance.answering import Asked, Reply, answering
-from tests.unit.appliance.line import Line
+from tests.unit.appliance.answering import Asked, Reply
+from tests.unit.appliance.line import joined
 from tests.unit.coordinator.hospital import Hospital
 from tests.unit.coordinator.world import World
 
@@ -59,30 +58,17 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    world = World.create(tmp_path / "coordinator")
-    hospital = world.member("a")
-    world.member("b")
-    world.open()
-    line = Line(world)
-    with answering(line) as url:
-        client = CoordinatorClient(
-            url=url,
-            hospital="a",
-            key=hospital.identity.ed25519,
-            verify=ssl.create_default_context(),
-            clock=world.clock,
-        )
-        made = Site(world, hospital, client, tmp_path / "rounds")
+    with joined(tmp_path) as a:
+        a.world.member("b")
+        a.world.open()
+        made = Site(a.world, a.hospital, a.client, tmp_path / "rounds")
 
         def serve_forged(request: Asked) -> Reply | None:
             found = made.forged.get(request.path)
             return Reply(200, found.to_json()) if found else None
 
-        line.trouble = serve_forged
-        with client:
-            yield made
-    world.client.close()
-    world.coordinator.store.database.close()
+        a.line.trouble = serve_forged
+        yield made
 
 
 def test_an_honest_round_is_kept_and_read_again(site: Site) -> None:

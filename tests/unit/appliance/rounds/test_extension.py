@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from appliance.client import CoordinatorClient
 from appliance.rounds.descriptor import fetch_round
 from appliance.rounds.extension import Deadline
 from coordinator.extending import extend_by_hand
@@ -17,9 +15,8 @@ from coordinator.rounds import State
 from federation.errors import IdentityError
 from federation.messages import RoundExtension
 from federation.signing import Identity, SignedDocument
-from tests.unit.appliance.answering import Reply, answering
-from tests.unit.appliance.line import Line
-from tests.unit.appliance.rounds.test_outbox import make_enrolment
+from tests.unit.appliance.answering import Reply
+from tests.unit.appliance.line import Line, joined
 from tests.unit.coordinator.hospital import Hospital
 from tests.unit.coordinator.world import World
 
@@ -40,24 +37,13 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    world = World.create(tmp_path / "coordinator")
-    hospital, _ = world.member("a"), world.member("b")
-    world.open(deadline_minutes=60, extensions=2, extension_minutes=30)
-    line = Line(world)
-    with answering(line) as url:
-        client = CoordinatorClient(
-            url=url,
-            hospital="a",
-            key=hospital.identity.ed25519,
-            verify=ssl.create_default_context(),
-            clock=world.clock,
-        )
-        enrolment, kept = make_enrolment(world, "a", url), tmp_path / "rounds" / "0001"
-        with client:
-            verified = fetch_round(client, 1, kept, enrolment, hospital.identity.public())
-            yield Site(world, hospital, line, Deadline(client, enrolment, verified, kept))
-    world.client.close()
-    world.coordinator.store.database.close()
+    with joined(tmp_path) as a:
+        a.world.member("b")
+        a.world.open(deadline_minutes=60, extensions=2, extension_minutes=30)
+        kept = tmp_path / "rounds" / "0001"
+        verified = fetch_round(a.client, 1, kept, a.enrolment, a.hospital.identity.public())
+        deadline = Deadline(a.client, a.enrolment, verified, kept)
+        yield Site(a.world, a.hospital, a.line, deadline)
 
 
 def test_an_extension_is_learned_and_kept(site: Site) -> None:

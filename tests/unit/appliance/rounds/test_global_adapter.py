@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,8 @@ from appliance.rounds.global_adapter import fetch_adapter
 from federation.canonical import file_sha256
 from federation.errors import TransportError
 from federation.messages import RoundDescriptor
-from tests.unit.appliance.answering import Reply, answering
-from tests.unit.appliance.line import Line
-from tests.unit.coordinator.world import World
+from tests.unit.appliance.answering import Reply
+from tests.unit.appliance.line import Line, joined
 
 
 @dataclass
@@ -33,23 +31,10 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    world = World.create(tmp_path / "coordinator")
-    hospital = world.member("a")
-    world.open()
-    descriptor = RoundDescriptor.model_validate_json(hospital.document(1).body)
-    line = Line(world)
-    with answering(line) as url:
-        client = CoordinatorClient(
-            url=url,
-            hospital="a",
-            key=hospital.identity.ed25519,
-            verify=ssl.create_default_context(),
-            clock=world.clock,
-        )
-        with client:
-            yield Site(line, client, Paths(tmp_path / "home"), descriptor)
-    world.client.close()
-    world.coordinator.store.database.close()
+    with joined(tmp_path) as a:
+        a.world.open()
+        descriptor = RoundDescriptor.model_validate_json(a.hospital.document(1).body)
+        yield Site(a.line, a.client, Paths(tmp_path / "home"), descriptor)
 
 
 def test_the_schema_states_the_length_of_the_file(site: Site) -> None:

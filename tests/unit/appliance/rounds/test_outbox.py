@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from federation.errors import IdentityError, StorageError, TransportError
 from federation.messages import Receipt
 from tests.unit.appliance.answering import Asked, Reply, answering
 from tests.unit.appliance.filling import fill
-from tests.unit.appliance.line import Line
+from tests.unit.appliance.line import Line, joined
 from tests.unit.coordinator.hospital import Hospital
 from tests.unit.coordinator.world import World
 
@@ -57,40 +56,15 @@ class Site:
         )
 
 
-def make_enrolment(world: World, hospital: str, url: str) -> Enrolment:
-    return Enrolment(
-        federation="demo-net",
-        hospital=hospital,
-        url=url.replace("http:", "https:"),
-        coordinator=world.coordinator.identity.public(),
-        admin=world.admin.public(),
-        ca_certificate=None,
-    )
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    world = World.create(tmp_path / "coordinator")
-    hospital = world.member("a")
-    world.open()
-    line = Line(world)
-    with answering(line) as url:
-        client = CoordinatorClient(
-            url=url,
-            hospital="a",
-            key=hospital.identity.ed25519,
-            verify=ssl.create_default_context(),
-            clock=world.clock,
-        )
-        enrolment = make_enrolment(world, "a", url)
+    with joined(tmp_path) as a:
+        a.world.open()
         folder = tmp_path / "rounds" / "0001" / "outbox"
-        outbox = Outbox(folder, enrolment, hospital.identity)
-        made = Site(world, hospital, enrolment, line, client, outbox, folder)
-        with client:
-            made.fill()
-            yield made
-    world.client.close()
-    world.coordinator.store.database.close()
+        outbox = Outbox(folder, a.enrolment, a.hospital.identity)
+        made = Site(a.world, a.hospital, a.enrolment, a.line, a.client, outbox, folder)
+        made.fill()
+        yield made
 
 
 def test_an_update_arrives_and_its_receipt_is_kept(site: Site) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 
 from appliance import adapters
 from appliance.adapters import AdapterCard, StoredAdapter
-from appliance.client import CoordinatorClient
 from appliance.enrolment import Enrolment
 from appliance.paths import Paths
 from appliance.rounds.coding import write_update
@@ -27,9 +25,7 @@ from federation.canonical import file_sha256
 from federation.errors import StorageError
 from federation.messages import EngineInfo, PayloadHeader, Receipt
 from federation.tensors import TensorFile, write_tensors
-from tests.unit.appliance.answering import answering
-from tests.unit.appliance.line import Line
-from tests.unit.appliance.rounds.test_outbox import make_enrolment
+from tests.unit.appliance.line import Line, joined
 from tests.unit.coordinator.hospital import Hospital
 from tests.unit.coordinator.world import World
 
@@ -134,23 +130,9 @@ def change(shape: tuple[int, ...]) -> np.ndarray:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    world = World.create(tmp_path / "coordinator")
-    hospital = world.member("a")
-    line = Line(world)
-    with answering(line) as url:
-        client = CoordinatorClient(
-            url=url,
-            hospital="a",
-            key=hospital.identity.ed25519,
-            verify=ssl.create_default_context(),
-            clock=world.clock,
-        )
-        enrolment = make_enrolment(world, "a", url)
-        session = Session(enrolment, hospital.identity, client)
-        with client:
-            yield Site(world, hospital, Paths(tmp_path / "a"), enrolment, session, line)
-    world.client.close()
-    world.coordinator.store.database.close()
+    with joined(tmp_path) as a:
+        session = Session(a.enrolment, a.hospital.identity, a.client)
+        yield Site(a.world, a.hospital, Paths(tmp_path / "a"), a.enrolment, session, a.line)
 
 
 def test_the_sum_over_rounds_is_the_truth_but_for_the_last_residual(site: Site) -> None:

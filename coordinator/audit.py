@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from coordinator.context import Coordinator
 from coordinator.store.documents import stored_documents
 from coordinator.store.reading import stored
+from coordinator.succession import former_keys, signer
 from federation import merkle
-from federation.errors import IdentityError, InputError, StorageError
+from federation.errors import InputError, StorageError
 from federation.log import (
     MAX_ENTRIES,
     Checkpoint,
@@ -21,6 +22,7 @@ from federation.log import (
     LogEntries,
     LogEntry,
 )
+from federation.messages import PublicIdentity
 from federation.signing import SignedDocument
 
 _KEPT: frozenset[Kind] = frozenset(
@@ -29,6 +31,7 @@ _KEPT: frozenset[Kind] = frozenset(
         "approval",
         "revocation",
         "rotation",
+        "succession",
         "opening",
         "receipt",
         "refusal",
@@ -51,16 +54,17 @@ def checkpoint(coordinator: Coordinator) -> SignedDocument:
     Raises StorageError, and signs nothing, when the log does not begin with what was signed last.
     """
     log = coordinator.store.log
-    kept, before = _last(coordinator)
+    kept = log.last_checkpoint()
     head = log.head()
-    if before is not None:
+    if kept is not None:
+        before = stored(Checkpoint, kept.body)
         if before.size > head.size or log.root(before.size).hex() != before.root_sha256:
             raise StorageError(
                 f"The audit log has {head.size} entries, but does not begin with the "
                 f"{before.size} of its last checkpoint: the database was altered.",
                 hint=f"`coordinator audit verify` says more. {ALTERED}",
             )
-        if kept is not None and before.size == head.size:
+        if before.size == head.size and _signed_by(kept, coordinator.identity.public()):
             return kept
     message = Checkpoint(
         federation=coordinator.federation,
@@ -73,15 +77,8 @@ def checkpoint(coordinator: Coordinator) -> SignedDocument:
     return signed
 
 
-def _last(coordinator: Coordinator) -> tuple[SignedDocument | None, Checkpoint | None]:
-    """What was signed last; the document only where the key is still the same."""
-    document = coordinator.store.log.last_checkpoint()
-    if document is None:
-        return None, None
-    try:
-        return document, document.open(Checkpoint, coordinator.identity.public(), "checkpoint")
-    except IdentityError:
-        return None, stored(Checkpoint, document.body)
+def _signed_by(document: SignedDocument, *keys: PublicIdentity) -> bool:
+    return signer(document, "checkpoint", keys) is not None
 
 
 def entries(coordinator: Coordinator, start: int, end: int) -> LogEntries:
@@ -160,9 +157,10 @@ def verify(coordinator: Coordinator) -> Examination:
     documents = stored_documents(coordinator.store.database)
     size = log.head().size
     tree = merkle.Tree()
-    document, signed = _last(coordinator)
-    if document is None and signed is not None:
-        found.findings.append("the last checkpoint is not signed by this coordinator's key")
+    document = log.last_checkpoint()
+    signed = stored(Checkpoint, document.body) if document else None
+    if document is not None and not _signed_by(document, *_own_keys(coordinator, found)):
+        found.findings.append("the last checkpoint is not signed by this coordinator's keys")
     if signed is not None and signed.size > size:
         found.findings.append(f"{size} entries are left of the {signed.size} that were signed")
     names = {d.sha256: d.name for d in documents if d.sha256 is not None}
@@ -183,6 +181,15 @@ def verify(coordinator: Coordinator) -> Examination:
         absent = [name for sha256, name in names.items() if sha256 not in logged]
         found.findings += [f"the {name} is not in the log" for name in absent[:MAX_FINDINGS]]
     return found
+
+
+def _own_keys(coordinator: Coordinator, found: Examination) -> tuple[PublicIdentity, ...]:
+    try:
+        former = former_keys(coordinator)
+    except StorageError as error:
+        found.findings.append(str(error))
+        former = ()
+    return (*former, coordinator.identity.public())
 
 
 def _check_root(found: Examination, tree: merkle.Tree, signed: Checkpoint) -> None:

@@ -14,6 +14,7 @@ from coordinator.config import CoordinatorConfig, LimitsSection, ValidationSecti
 from coordinator.events import Emit, quiet
 from coordinator.locks import last_held
 from coordinator.paths import Paths
+from coordinator.signing_keys import SigningKeys
 from coordinator.store import Store
 from coordinator.store.database import open_sqlite
 from coordinator.store.members import Members
@@ -36,7 +37,7 @@ class Coordinator:
     """All that the services work with."""
 
     federation: str
-    identity: Identity
+    keys: SigningKeys
     admin: PublicIdentity
     wrapping: Wrapping
     store: Store
@@ -47,6 +48,11 @@ class Coordinator:
     """From when on it listens; nobody was silent before."""
     limits: LimitsSection = field(default_factory=LimitsSection)
     validation: ValidationSection = field(default_factory=ValidationSection)
+
+    @property
+    def identity(self) -> Identity:
+        """The coordinator's own signing keys as they are now; a rotation replaces them."""
+        return self.keys.current()
 
     def roster(self) -> Roster:
         """The current roster, its signature by the admin key verified."""
@@ -81,12 +87,13 @@ def open_coordinator(
             f"{paths.admin_public} cannot be read: {error}.",
             hint="Restore the file from a backup of the coordinator's home.",
         ) from error
+    store = Store.over(open_sqlite(paths.database), clock)
     coordinator = Coordinator(
         federation=config.federation.name,
-        identity=Identity.load(paths.identity, passphrase(), variable=PASSPHRASE),
+        keys=SigningKeys(paths.identity, store.successions, passphrase()),
         admin=admin,
         wrapping=Wrapping(paths.wrapping_key, passphrase()),
-        store=Store.over(open_sqlite(paths.database), clock),
+        store=store,
         blobs=Blobs(paths.adapters, paths.uploads, config.limits.disk_reserve_mib << 20),
         clock=clock,
         emit=emit,

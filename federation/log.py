@@ -20,6 +20,7 @@ Kind = Literal[
     "approval",
     "revocation",
     "rotation",  # a hospital's new keys, asked for or signed in
+    "succession",  # new signing keys of the coordinator
     "opening",  # a round's descriptor
     "extension",  # a round's later deadline
     "plan",  # several rounds to be opened one after the other, begun or ended
@@ -51,7 +52,7 @@ Path = Annotated[tuple[Sha256, ...], Field(max_length=64)]
 class LogEntry(Message):
     """One act. ``sha256`` is the digest of the signed document that it made, if it made one.
 
-    That document is a roster, a descriptor, a receipt or a round's record.
+    That document is a roster, a succession, a descriptor, a receipt or a round's record.
     """
 
     v: Literal[1] = 1

@@ -42,6 +42,8 @@ Purpose = Literal[
     "extension",
     "rotation",
     "checkpoint",
+    "succession",
+    "backup",
 ]
 
 _PEM_BLOCK = re.compile(rb"-----BEGIN [A-Z ]+-----.+?-----END [A-Z ]+-----\n", re.DOTALL)
@@ -188,10 +190,14 @@ class SignedDocument(Message):
     @classmethod
     def sign(cls, message: Message, identity: Identity, purpose: Purpose) -> SignedDocument:
         """Sign a message's canonical JSON."""
-        body = message.to_json()
-        signatures = identity.sign(body, purpose)
+        return cls.sign_text(message.to_json().decode(), identity, purpose)
+
+    @classmethod
+    def sign_text(cls, body: str, identity: Identity, purpose: Purpose) -> SignedDocument:
+        """Sign a message's text as it is: its digest stays, whoever signs it."""
+        signatures = identity.sign(body.encode(), purpose)
         return cls(
-            body=body.decode(),
+            body=body,
             ed25519=base64.b64encode(signatures.ed25519).decode(),
             mldsa65=base64.b64encode(signatures.mldsa65).decode(),
         )
@@ -201,10 +207,14 @@ class SignedDocument(Message):
         """Digest of the signed text: the digest by which others refer to the message."""
         return sha256(self.body.encode())
 
-    def open(self, model: type[_M], signer: PublicIdentity, purpose: Purpose) -> _M:
-        """Verify, then parse. Raises IdentityError for either."""
+    def verify(self, signer: PublicIdentity, purpose: Purpose) -> None:
+        """Check both signatures of the text. Raises IdentityError when either does not verify."""
         signatures = Signatures(base64.b64decode(self.ed25519), base64.b64decode(self.mldsa65))
         verify(signer, self.body.encode(), signatures, purpose)
+
+    def open(self, model: type[_M], signer: PublicIdentity, purpose: Purpose) -> _M:
+        """Verify, then parse. Raises IdentityError for either."""
+        self.verify(signer, purpose)
         try:
             return model.model_validate_json(self.body)
         except ValidationError as error:

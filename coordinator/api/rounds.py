@@ -12,6 +12,7 @@ from coordinator.errors import NoSuchRound
 from coordinator.review import quarantine_of
 from coordinator.rounds import State
 from coordinator.store.round_row import RoundRow
+from coordinator.succession import present
 from coordinator.uploads import open_round
 from federation.errors import RoundError
 from federation.messages import CurrentRound, EvaluationReport, ProgressReport
@@ -52,7 +53,7 @@ def get_current(call: Signed) -> Response:
 )
 def get_round(number: Number, call: Signed) -> Response:
     """The signed descriptor; its digest is the ETag."""
-    document = _existing(call, number).document
+    document = present(call.coordinator, _existing(call, number).document, "descriptor")
     etag = f'"{document.body_sha256}"'
     if etag in call.head.headers.get("if-none-match", ""):
         return Response(status_code=304, headers={"ETag": etag})
@@ -70,7 +71,7 @@ def get_extension(number: Number, call: Signed) -> Response:
     row = _existing(call, number)
     if row.extension is None:
         raise NoSuchRound(f"Round {number} was not extended.")
-    return answer(row.extension)
+    return answer(present(call.coordinator, row.extension, "extension"))
 
 
 @router.get(
@@ -82,7 +83,7 @@ def get_record(number: Number, call: Signed) -> Response:
     row = _existing(call, number)
     if row.record is None:
         raise NoSuchRound(f"Round {number} is {row.state.value}; its record is not there yet.")
-    return answer(row.record)
+    return answer(present(call.coordinator, row.record, "record"))
 
 
 @router.get(

@@ -13,6 +13,7 @@ from coordinator.api.calls import OCTETS, PART_LIMIT, Call, answer, parse, signe
 from coordinator.api.documenting import SIGNED, answered, refused, takes, takes_octets
 from coordinator.api.rounds import Number, Signed, SignedJson
 from coordinator.limits import Limits
+from coordinator.succession import present
 from federation.messages import LARGEST_UPLOAD, UploadRequest, UploadStatus
 from federation.signing import SignedDocument
 
@@ -76,7 +77,8 @@ async def post_commit(upload_id: UploadId, call: Signed, request: Request) -> Re
 
     def commit() -> SignedDocument:
         with limits.commits.one(upload_id):
-            return uploads.commit(call.coordinator, call.member, upload_id)
+            receipt = uploads.commit(call.coordinator, call.member, upload_id)
+            return present(call.coordinator, receipt, "receipt")
 
     receipt = await _heavily(request, commit)
     if (background := request.app.state.background) is not None:

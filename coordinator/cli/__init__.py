@@ -23,7 +23,7 @@ COMMANDS = {
     "invite": "Write an invite file for one hospital.",
     "approve": "Sign an enrolled hospital into the roster.",
     "revoke": "Sign a hospital out of the roster, effective at once.",
-    "keys": "Replace the coordinator's keys.",
+    "keys": "Show and replace the coordinator's keys.",
     "round": "Open, extend or close a round; plan several.",
     "review": "Look at unusual updates; admit or exclude them.",
     "aggregators": "List the ways to combine updates.",

@@ -18,6 +18,7 @@ from coordinator.store.reports import Reports
 from coordinator.store.reviews import Reviews
 from coordinator.store.rotations import Rotations
 from coordinator.store.rounds import Rounds
+from coordinator.store.successions import Successions
 from coordinator.store.uploads import Uploads
 
 
@@ -34,6 +35,7 @@ class Store:
     plans: Plans
     rotations: Rotations
     reviews: Reviews
+    successions: Successions
 
     @classmethod
     def over(cls, database: Database, clock: Clock = system_clock) -> Store:
@@ -49,4 +51,5 @@ class Store:
             Plans(database, log),
             Rotations(database, log),
             Reviews(database, log),
+            Successions(database, log),
         )

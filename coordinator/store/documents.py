@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from coordinator.store.database import Database
 from coordinator.store.reading import stored
-from coordinator.store.tables import rosters, rounds, uploads
+from coordinator.store.tables import rosters, rounds, successions, uploads
 from federation.errors import StorageError
 from federation.signing import SignedDocument
 
@@ -22,9 +22,10 @@ class Document:
 
 
 def stored_documents(database: Database) -> list[Document]:
-    """Every roster, descriptor, receipt and record, and of extensions the newest."""
+    """Every roster, succession, descriptor, receipt and record, and of extensions the newest."""
     kept = (
         ("roster, version", rosters.c.version, rosters.c.document),
+        ("succession, number", successions.c.number, successions.c.by_admin),
         ("descriptor of round", rounds.c.number, rounds.c.descriptor),
         ("extension of round", rounds.c.number, rounds.c.extension),
         ("record of round", rounds.c.number, rounds.c.record),

@@ -58,6 +58,15 @@ rotations = Table(
     Column("approved_at", Integer),
 )
 
+successions = Table(
+    "successions",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("new_sha256", String(64), nullable=False),
+    Column("by_admin", Text, nullable=False),
+    Column("by_former", Text, nullable=False),
+)
+
 nonces = Table(
     "nonces",
     metadata,

@@ -1,0 +1,107 @@
+"""The coordinator's own signing keys in their files, which another process may replace.
+
+Which keys sign is decided by one row of the database, the newest succession; the files only have
+to hold them. A rotation writes the new keys beside the present ones (``coordinator.next.pem``),
+commits the succession, and then puts them in the present ones' place by one rename. Between any two
+of these steps the keys that the database names are in one of both files.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from coordinator.store.successions import Successions
+from federation.errors import IdentityError
+from federation.files import storage_errors, sync_folder
+from federation.signing import Identity
+
+
+class SigningKeys:
+    """The keys in ``path`` or, since a rotation that was cut off, beside it."""
+
+    def __init__(self, path: Path, successions: Successions, passphrase: str | None) -> None:
+        self._path = path
+        self._next = path.with_name("coordinator.next.pem")
+        self._lock = path.with_name("coordinator.lock")
+        self._passphrase = passphrase
+        self._successions = successions
+        self._identity = self._load(successions.newest_keys())
+
+    def current(self) -> Identity:
+        """The keys that sign now. Raises IdentityError where no file holds them."""
+        wanted = self._successions.newest_keys()
+        if wanted is not None and self._identity.public().digest() != wanted:
+            self._identity = self._load(wanted)
+        return self._identity
+
+    def _load(self, wanted: str | None) -> Identity:
+        if wanted is None:
+            return self._read(self._path)
+        # The first once more at the end: they may have been moved there meanwhile.
+        for path in (self._path, self._next, self._path):
+            found = self._read_if_there(path)
+            if found is not None and found.public().digest() == wanted:
+                return found
+        raise IdentityError(
+            f"{self._path} does not hold the coordinator's present keys.",
+            hint="Restore the file of the same backup as the database, or of a later one.",
+        )
+
+    def _read(self, path: Path) -> Identity:
+        return Identity.load(path, self._passphrase, variable="COORDINATOR_PASSPHRASE")
+
+    def _read_if_there(self, path: Path) -> Identity | None:
+        try:
+            return self._read(path)
+        except IdentityError:
+            if path.exists():
+                raise
+            return None
+
+    @contextmanager
+    def steady(self) -> Iterator[Path]:
+        """The file of the present keys, which are not replaced before the block ends."""
+        with self._locked(fcntl.LOCK_SH):
+            self.current()
+            yield self._next if self._is_unfinished() else self._path
+
+    @contextmanager
+    def replaced(self) -> Iterator[Identity | None]:
+        """New keys, for the block to commit; they are in their file when it has ended.
+
+        None where that was all that a rotation which was cut off had left to do. Killed at any
+        point, it may be done again.
+        """
+        with self._locked(fcntl.LOCK_EX):
+            if self._is_unfinished():
+                yield None
+            else:
+                yield self._prepared()
+            with storage_errors(self._path):
+                os.replace(self._next, self._path)
+                sync_folder(self._path.parent)
+
+    def _prepared(self) -> Identity:
+        """Those of a rotation that was cut off before its commit, or newly made ones."""
+        if not self._next.exists():
+            Identity.generate().save(self._next, self._passphrase)
+        return self._read(self._next)
+
+    def _is_unfinished(self) -> bool:
+        """Whether the waiting keys sign already."""
+        waiting = self._read_if_there(self._next)
+        return waiting is not None and waiting.public() == self.current().public()
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        with storage_errors(self._lock):
+            handle = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, how)
+            yield
+        finally:
+            os.close(handle)

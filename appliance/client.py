@@ -28,6 +28,7 @@ from federation.messages import (
 )
 from federation.rotation import RotationRequest
 from federation.signing import SignedDocument
+from federation.succession import SuccessionChain
 
 _M = TypeVar("_M", bound=Message)
 _JSON = {"Content-Type": "application/json"}
@@ -93,6 +94,10 @@ class CoordinatorClient:
         return self._parse(
             self._call("POST", "/v1/keys", request.to_json(), _JSON), EnrolmentAnswer
         )
+
+    def coordinator_keys(self) -> SuccessionChain:
+        """All successions of the coordinator's keys since the founding ones, not yet verified."""
+        return self._parse(self._call("GET", "/v1/coordinator-keys"), SuccessionChain)
 
     def current(self) -> CurrentRound:
         """The newest round's number and state."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from backends.base import EvalStep, Note, Resumed, TrainStep
 
-__all__ = ["Event", "Note", "Phase", "PhaseName", "Sink", "Transfer", "as_record"]
+__all__ = ["Event", "Note", "Phase", "PhaseName", "Sink", "Transfer", "as_record", "unseen"]
 
 PhaseName = Literal[
     "checking", "downloading", "loading", "evaluating", "training", "sealing", "uploading", "done"
@@ -39,6 +39,10 @@ class Transfer:
 Event = Phase | Transfer | Note | Resumed | TrainStep | EvalStep
 Sink = Callable[[Event], None]
 """Called with each event. An exception that it raises stops the work: that is how to stop."""
+
+
+def unseen(_: Event) -> None:
+    """The sink of a service whose own result says all that there is to say."""
 
 
 def as_record(event: Event) -> dict[str, Any]:

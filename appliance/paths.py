@@ -44,6 +44,11 @@ class Paths:
         return self.home / "enrolment.json"
 
     @property
+    def coordinator_keys(self) -> Path:
+        """Keys that took the place of the coordinator's since enrolling; none where none did."""
+        return self.home / "coordinator-keys.json"
+
+    @property
     def data(self) -> Path:
         """Imported training and held-out examples."""
         return self.home / "data"
@@ -81,6 +86,7 @@ class Paths:
             "policy",
             "keys",
             "enrolment",
+            "coordinator_keys",
             "data",
             "models",
             "adapters",

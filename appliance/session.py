@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import Field, ValidationError
 
 from appliance.client import CoordinatorClient
 from appliance.connection import Successor
 from appliance.context import Context
-from appliance.enrolment import Enrolment, connect, load_enrolment
+from appliance.enrolment import Enrolment, connect
+from appliance.events import Note, Sink, unseen
 from appliance.keys import load_keys, promote
 from appliance.locks import exclusive
 from appliance.paths import Paths
+from appliance.trust import Trust, load_trust
 from federation.canonical import Message
 from federation.files import write_atomically
 from federation.messages import PublicIdentity
@@ -32,10 +35,15 @@ class Traffic(Message):
 class Session:
     """An enrolled hospital, connected."""
 
-    enrolment: Enrolment
+    trust: Trust
     identity: Identity
     client: CoordinatorClient
     other_identities: tuple[Identity, ...] = ()
+
+    @property
+    def enrolment(self) -> Enrolment:
+        """What enrolling fixed."""
+        return self.trust.enrolment
 
     @property
     def own(self) -> tuple[PublicIdentity, ...]:
@@ -74,13 +82,16 @@ def _successors(paths: Paths) -> list[Successor]:
 
 
 @contextmanager
-def open_session(context: Context) -> Iterator[Session]:
-    """Connect as this hospital. Raises IdentityError when it is not enrolled."""
-    enrolment = load_enrolment(context.paths)
-    keys = load_keys(context.paths)
-    network = context.config.network
-    with connect(enrolment, keys.current, network, lambda: _successors(context.paths)) as client:
+def open_session(context: Context, sink: Sink = unseen) -> Iterator[Session]:
+    """Connect as this hospital; ``sink`` is told when the coordinator has new keys.
+
+    Raises IdentityError when the hospital is not enrolled.
+    """
+    trust = load_trust(context.paths, lambda text: sink(Note(text)))
+    keys, network = load_keys(context.paths), context.config.network
+    successors = partial(_successors, context.paths)
+    with connect(trust.enrolment, keys.current, network, successors) as client:
         try:
-            yield Session(enrolment, keys.current, client, keys.others)
+            yield Session(trust, keys.current, client, keys.others)
         finally:
             _count(context.paths, client)

@@ -9,11 +9,12 @@ from typing import Literal
 from appliance import adapters
 from appliance.adopted import Adoption, read_adoption
 from appliance.context import Context
-from appliance.enrolment import Enrolment, load_enrolment, passphrase
+from appliance.enrolment import passphrase
 from appliance.rounds.global_adapter import kept_record
 from appliance.rounds.outbox import Outbox
 from appliance.rounds.participation import read_metadata
 from appliance.session import open_session, read_traffic
+from appliance.trust import Trust, load_trust
 from federation.errors import FedMedError, TransportError
 from federation.signing import Identity, fingerprint
 
@@ -40,7 +41,9 @@ class LocalRound:
 class ApplianceStatus:
     """``coordinator`` says what the coordinator answered, or why it did not; in that case
     ``exit_code`` is that of the error. ``quarantine`` says why this hospital's update waits to be
-    admitted by a person there, ``adoption`` which adapter is in use here."""
+    admitted by a person there, ``adoption`` which adapter is in use here. ``coordinator_keys`` is
+    the fingerprint of the keys by which the coordinator is believed, ``key_changes`` how often they
+    were replaced since this hospital enrolled."""
 
     federation: str
     hospital: str
@@ -57,12 +60,15 @@ class ApplianceStatus:
     bytes_received: int
     quarantine: str = ""
     adoption: Adoption | None = None
+    coordinator_keys: str = ""
+    key_changes: int = 0
 
 
 def read_status(context: Context) -> ApplianceStatus:
     """Ask disk and coordinator. Raises IdentityError when not enrolled; a coordinator that does
     not answer is part of the status, not an error."""
-    enrolment = load_enrolment(context.paths)
+    trust = load_trust(context.paths)
+    enrolment = trust.enrolment
     identity = Identity.load(context.paths.keys, passphrase())
     number: int | None = None
     state: str | None = None
@@ -72,6 +78,7 @@ def read_status(context: Context) -> ApplianceStatus:
     try:
         with open_session(context) as session:
             current = session.client.current()
+            session.trust.learn(session.client)
         number, state, delivered = current.round, current.state, current.delivered
         quarantine = current.quarantine
     except TransportError as error:
@@ -95,21 +102,23 @@ def read_status(context: Context) -> ApplianceStatus:
         bytes_received=traffic.received,
         quarantine=quarantine,
         adoption=read_adoption(context.paths),
+        coordinator_keys=fingerprint(trust.newest),
+        key_changes=len(trust.chain().links),
     )
 
 
 def local_rounds(context: Context) -> list[LocalRound]:
     """The rounds that this appliance has a folder for, in order."""
-    enrolment = load_enrolment(context.paths)
+    trust = load_trust(context.paths)
     identity = Identity.load(context.paths.keys, passphrase())
     found: list[LocalRound] = []
     for folder in sorted(context.paths.rounds.glob("[0-9]*")):
-        outbox = Outbox(folder / "outbox", enrolment, identity)
+        outbox = Outbox(folder / "outbox", trust, identity)
         metadata = read_metadata(folder)
         stage: Stage = "descriptor" if metadata is None else "trained"
         if metadata is not None and outbox.sealed():
             stage = "delivered" if outbox.receipt() else "sealed"
-        weight, why = _counted(folder, enrolment)
+        weight, why = _counted(folder, trust)
         found.append(
             LocalRound(
                 int(folder.name),
@@ -123,15 +132,15 @@ def local_rounds(context: Context) -> list[LocalRound]:
     return found
 
 
-def _counted(folder: Path, enrolment: Enrolment) -> tuple[float | None, str]:
+def _counted(folder: Path, trust: Trust) -> tuple[float | None, str]:
     """What the round's record here says of this hospital's update: its weight, and why."""
-    record = kept_record(folder, enrolment)
+    record, hospital = kept_record(folder, trust), trust.enrolment.hospital
     if record is None:
         return None, ""
     for contribution in record.contributions:
-        if contribution.hospital == enrolment.hospital:
+        if contribution.hospital == hospital:
             return contribution.weight, contribution.explanation
     for rejection in record.rejections:
-        if rejection.hospital == enrolment.hospital:
+        if rejection.hospital == hospital:
             return None, f"left out: {rejection.reason}"
     return None, ""

@@ -12,9 +12,9 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from appliance.audit.held import Held
-from appliance.audit.history import History, open_checkpoint
+from appliance.audit.history import History, check_federation, open_checkpoint
 from appliance.client import CoordinatorClient
-from appliance.enrolment import Enrolment
+from appliance.trust import Trust
 from federation import merkle
 from federation.errors import AuditError, FedMedError, InputError
 from federation.log import Checkpoint, Evidence, LogEntry
@@ -46,19 +46,21 @@ class Auditor:
     def __init__(
         self,
         client: CoordinatorClient,
-        enrolment: Enrolment,
+        trust: Trust,
         history: History,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
-        self._enrolment = enrolment
+        self._trust = trust
         self._history = history
         self._sleep = sleep
 
     def observe(self) -> tuple[SignedDocument, Checkpoint]:
         """Fetch the newest checkpoint and prove that it continues the last one seen here."""
-        document = self._client.log_checkpoint()
-        new = open_checkpoint(document, self._enrolment)
+        document, new = self._trust.fetch(
+            self._client, self._client.log_checkpoint, Checkpoint, "checkpoint"
+        )
+        check_federation(new, self._trust)
         if (last := self._history.last()) is not None:
             # Its signature was verified when it came.
             old = Checkpoint.model_validate_json(last.body)
@@ -69,8 +71,9 @@ class Auditor:
 
     def compare(self, document: SignedDocument) -> Checkpoint:
         """Prove that another hospital's checkpoint is of the same log as this hospital's."""
-        theirs = open_checkpoint(document, self._enrolment)
+        # First what is here: the other hospital may have followed to newer keys.
         _, ours = self.observe()
+        theirs = open_checkpoint(document, self._trust)
         smaller, larger = sorted((theirs, ours), key=lambda checkpoint: checkpoint.size)
         if (problem := self._contradiction(smaller, larger)) is not None:
             raise self._accused(f"the other hospital was shown another log: {problem}", document)
@@ -156,7 +159,7 @@ class Auditor:
             tree.append(merkle.leaf_hash(text.encode()))
             if entry.sha256 in wanted:
                 digest.held[entry.sha256] = text
-            if entry.kind == "receipt" and entry.hospital == self._enrolment.hospital:
+            if entry.kind == "receipt" and entry.hospital == self._trust.enrolment.hospital:
                 digest.receipts.append(entry)
             yield text
         if (tree.size, tree.root().hex()) != (new.size, new.root_sha256):

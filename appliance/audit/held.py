@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from appliance.trust import Trust
 from federation.errors import StorageError
 from federation.signing import SignedDocument
 
@@ -33,6 +34,11 @@ def held_documents(rounds: Path) -> list[Held]:
         if (folder / name).exists()
     ]
     return [Held(path, _digest(path)) for path in paths]
+
+
+def held_successions(trust: Trust) -> list[Held]:
+    """Every succession of the coordinator's keys that this hospital followed."""
+    return [Held(trust.file, link.sha256) for link in trust.chain().links]
 
 
 def _digest(path: Path) -> str:

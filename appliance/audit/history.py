@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from appliance.enrolment import Enrolment
+from appliance.trust import Trust
 from federation.errors import AuditError, StorageError
 from federation.files import atomic_writer, storage_errors, write_atomically
 from federation.log import Checkpoint, Evidence
@@ -16,14 +16,20 @@ from federation.signing import SignedDocument
 _RESTORE = "Restore the folder from a backup, or run `appliance audit accept`."
 
 
-def open_checkpoint(document: SignedDocument, enrolment: Enrolment) -> Checkpoint:
-    """The coordinator's checkpoint of this federation. Raises IdentityError."""
-    found = document.open(Checkpoint, enrolment.coordinator, "checkpoint")
-    if found.federation != enrolment.federation:
-        raise AuditError(
-            f"The checkpoint is of federation {found.federation!r}, not {enrolment.federation!r}."
-        )
+def open_checkpoint(document: SignedDocument, trust: Trust) -> Checkpoint:
+    """A checkpoint of this federation, signed by any keys that its coordinator had.
+
+    Raises IdentityError.
+    """
+    found = trust.open_held(document, Checkpoint, "checkpoint")
+    check_federation(found, trust)
     return found
+
+
+def check_federation(found: Checkpoint, trust: Trust) -> None:
+    """Raise AuditError unless the checkpoint is of this hospital's federation."""
+    if found.federation != (expected := trust.enrolment.federation):
+        raise AuditError(f"The checkpoint is of federation {found.federation!r}, not {expected!r}.")
 
 
 class History:

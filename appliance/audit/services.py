@@ -10,12 +10,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from appliance.audit.auditor import Auditor
-from appliance.audit.held import held_documents
+from appliance.audit.held import held_documents, held_successions
 from appliance.audit.history import History, open_checkpoint
 from appliance.context import Context
-from appliance.enrolment import load_enrolment
+from appliance.events import Event, Note
 from appliance.locks import exclusive
 from appliance.session import Session, open_session
+from appliance.trust import load_trust
 from federation.errors import InputError, StorageError
 from federation.log import Checkpoint, LogEntry
 from federation.signing import SignedDocument
@@ -36,7 +37,7 @@ def _auditor(context: Context, session: Session) -> Iterator[tuple[Auditor, Hist
     history = History(context.paths.audit)
     # Of two at once the slower one would see the log shrink.
     with exclusive(context.paths.home / "audit.lock"):
-        yield Auditor(session.client, session.enrolment, history), history
+        yield Auditor(session.client, session.trust, history), history
 
 
 def watch(context: Context, session: Session) -> None:
@@ -51,7 +52,14 @@ def verify(context: Context) -> Verified:
     Raises AuditError for what the coordinator cannot explain, StorageError for damaged files here.
     """
     held = held_documents(context.paths.rounds)
-    with open_session(context) as session, _auditor(context, session) as (auditor, history):
+    told: list[Event] = []
+    with (
+        open_session(context, told.append) as session,
+        _auditor(context, session) as (auditor, history),
+    ):
+        # Before the checkpoint: what is learned here is in the log that it is of.
+        session.trust.learn(session.client)
+        held += held_successions(session.trust)
         document, new = auditor.observe()
         digest, replaced = auditor.read(new, held)
         auditor.prove(held, digest, document, new)
@@ -64,6 +72,7 @@ def verify(context: Context) -> Verified:
         for entry in digest.receipts
         if entry.sha256 not in here
     ]
+    notes += [event.text for event in told if isinstance(event, Note)]
     if replaced:
         notes.append(f"The copy of the log in {folder} was damaged and has been replaced.")
     return Verified(new.size, new.root_sha256, len(held), tuple(notes))
@@ -90,7 +99,7 @@ def last_checkpoint(context: Context) -> tuple[SignedDocument, Checkpoint]:
             "No checkpoint of the audit log was seen here yet.",
             hint="`appliance audit verify` fetches and verifies one.",
         )
-    return document, open_checkpoint(document, load_enrolment(context.paths))
+    return document, open_checkpoint(document, load_trust(context.paths))
 
 
 def compare(context: Context, file: Path) -> Checkpoint:

@@ -20,7 +20,7 @@ def command(context: Context, invite: Path, as_json: bool) -> None:
     Signing keys are made here and never leave. Read the fingerprint out to the coordinator by
     phone: when both sides see the same one, the coordinator approves this hospital.
     """
-    from appliance.enrolment import enrol
+    from appliance.joining import enrol
 
     answer = enrol(invite, context.paths, context.config.network)
     text = (

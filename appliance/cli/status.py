@@ -25,6 +25,8 @@ def command(context: Context, as_json: bool) -> None:
         f"Hospital     {status.hospital} in {status.federation} ({status.fingerprint})",
         f"Coordinator  {status.url} {status.coordinator}",
     ]
+    changed = f", replaced {status.key_changes} times since enrolling" if status.key_changes else ""
+    lines.append(f"Its keys     {status.coordinator_keys}{changed}")
     if status.round is not None:
         mine = "delivered by this hospital" if status.delivered else "not delivered from here"
         what = f"{status.round}: {status.round_state}, {mine}" if status.round else "none yet"

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from appliance.client import CoordinatorClient
 from appliance.enrolment import Enrolment
+from appliance.trust import Trust
 from federation.canonical import Message
 from federation.errors import IdentityError, RoundError, StorageError
 from federation.files import write_atomically
@@ -44,9 +45,12 @@ class NewestRoster(Message):
 
 
 def _verify(
-    signed: SignedDocument, roster: SignedDocument, enrolment: Enrolment, *own: PublicIdentity
+    descriptor: RoundDescriptor,
+    sha256: str,
+    roster: SignedDocument,
+    enrolment: Enrolment,
+    *own: PublicIdentity,
 ) -> VerifiedRound:
-    descriptor = signed.open(RoundDescriptor, enrolment.coordinator, "descriptor")
     _same_federation("descriptor", descriptor.federation, enrolment)
     if descriptor.suite != SUITE:
         raise IdentityError(
@@ -63,7 +67,7 @@ def _verify(
             f"{enrolment.hospital!r} is not on the roster of round {descriptor.round}.",
             hint="The coordinator approves a hospital before it opens a round.",
         )
-    return VerifiedRound(descriptor, signed.body_sha256, members, member.identity)
+    return VerifiedRound(descriptor, sha256, members, member.identity)
 
 
 def _same_federation(what: str, federation: str, enrolment: Enrolment) -> None:
@@ -116,7 +120,7 @@ def fetch_round(
     client: CoordinatorClient,
     number: int,
     folder: Path,
-    enrolment: Enrolment,
+    trust: Trust,
     *own: PublicIdentity,
 ) -> VerifiedRound:
     """The round's verified descriptor, from ``folder`` where it was kept, else fetched and kept.
@@ -128,18 +132,20 @@ def fetch_round(
     newest = folder.parent / _NEWEST
     signed, roster = _read(folder / _DESCRIPTOR), _read(folder / _ROSTER)
     if signed is None or roster is None:
-        signed = client.descriptor(number)
-        descriptor = signed.open(RoundDescriptor, enrolment.coordinator, "descriptor")
+        signed, descriptor = trust.fetch(
+            client, lambda: client.descriptor(number), RoundDescriptor, "descriptor"
+        )
         if descriptor.round != number:
             raise IdentityError(
                 f"Asked for round {number}, got round {descriptor.round}.", hint=_REPORT
             )
         roster = client.roster(descriptor.roster_sha256)
-        verified = _verify(signed, roster, enrolment, *own)
+        verified = _verify(descriptor, signed.body_sha256, roster, trust.enrolment, *own)
         _check_not_rolled_back(verified, newest)
         write_atomically(folder / _ROSTER, roster.to_json())
         write_atomically(folder / _DESCRIPTOR, signed.to_json())
         return verified
-    verified = _verify(signed, roster, enrolment, *own)
+    descriptor = trust.open_held(signed, RoundDescriptor, "descriptor")
+    verified = _verify(descriptor, signed.body_sha256, roster, trust.enrolment, *own)
     _check_not_rolled_back(verified, newest)
     return verified

@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from appliance.client import CoordinatorClient
-from appliance.enrolment import Enrolment
 from appliance.rounds.descriptor import VerifiedRound
+from appliance.trust import Trust
 from federation.errors import FedMedError, IdentityError, RoundError
 from federation.files import write_atomically
 from federation.messages import RoundExtension
@@ -23,7 +23,7 @@ class Deadline:
     """Knows and learns the deadline of one round; what was learned is kept in ``folder``."""
 
     client: CoordinatorClient
-    enrolment: Enrolment
+    trust: Trust
     verified: VerifiedRound
     folder: Path
 
@@ -53,20 +53,21 @@ class Deadline:
 
         Raises IdentityError where it is not of this round or not signed by the coordinator.
         """
-        descriptor = self.verified.descriptor
+        number = self.verified.descriptor.round
         try:
-            signed = self.client.extension(descriptor.round)
+            signed, found = self.trust.fetch(
+                self.client, lambda: self.client.extension(number), RoundExtension, "extension"
+            )
         except RoundError as error:
             if error.retryable:
                 raise
             return  # It was not extended.
-        found = self._open(signed)
+        self._check(found)
         known = self._kept()
         if known is None or found.number > known.number:
             write_atomically(self.folder / _FILE, signed.to_json())
 
-    def _open(self, signed: SignedDocument) -> RoundExtension:
-        found = signed.open(RoundExtension, self.enrolment.coordinator, "extension")
+    def _check(self, found: RoundExtension) -> None:
         descriptor = self.verified.descriptor
         of = (found.federation, found.round, found.descriptor_sha256)
         if of != (descriptor.federation, descriptor.round, self.verified.sha256):
@@ -74,11 +75,13 @@ class Deadline:
                 f"The extension that came for round {descriptor.round} is of another round.",
                 hint="Its own deadline holds; tell the coordinator's administrator.",
             )
-        return found
 
     def _kept(self) -> RoundExtension | None:
         try:
             content = (self.folder / _FILE).read_bytes()
-            return self._open(SignedDocument.model_validate_json(content))
+            signed = SignedDocument.model_validate_json(content)
+            found = self.trust.open_held(signed, RoundExtension, "extension")
+            self._check(found)
         except (FileNotFoundError, ValidationError, IdentityError):
             return None  # It is fetched again.
+        return found

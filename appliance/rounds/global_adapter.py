@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from appliance import adapters
 from appliance.adapters import AdapterCard, StoredAdapter
 from appliance.client import CoordinatorClient
-from appliance.enrolment import Enrolment
 from appliance.events import Phase, Sink, Transfer
+from appliance.trust import Trust
 from federation.adapter import check_layout, checked_tensors
 from federation.canonical import file_sha256
 from federation.errors import AdapterError, IdentityError, StorageError
@@ -85,7 +85,7 @@ def fetch_adapter(
 
 def fetch_record(
     client: CoordinatorClient,
-    enrolment: Enrolment,
+    trust: Trust,
     number: int,
     descriptor_sha256: str,
     folder: Path,
@@ -94,25 +94,24 @@ def fetch_record(
 
     Raises RoundError before the round is finished.
     """
-    signed = client.record(number)
-    record = signed.open(RoundRecord, enrolment.coordinator, "record")
+    signed, record = trust.fetch(client, lambda: client.record(number), RoundRecord, "record")
     if (record.round, record.descriptor_sha256) != (number, descriptor_sha256):
         raise IdentityError(f"The record for round {number} is of another round.", hint=_REPORT)
-    if record.federation != enrolment.federation:
+    if record.federation != (expected := trust.enrolment.federation):
         raise IdentityError(
-            f"The record is of federation {record.federation!r}, not {enrolment.federation!r}.",
+            f"The record is of federation {record.federation!r}, not {expected!r}.",
             hint=_REPORT,
         )
     write_atomically(folder / RECORD, signed.to_json())
     return record
 
 
-def kept_record(folder: Path, enrolment: Enrolment) -> RoundRecord | None:
+def kept_record(folder: Path, trust: Trust) -> RoundRecord | None:
     """The record that ``fetch_record`` kept in a round's folder, or None. Raises StorageError."""
     path = folder / RECORD
     try:
         signed = SignedDocument.model_validate_json(path.read_bytes())
-        return signed.open(RoundRecord, enrolment.coordinator, "record")
+        return trust.open_held(signed, RoundRecord, "record")
     except FileNotFoundError:
         return None
     except (OSError, ValidationError, IdentityError) as error:

@@ -11,9 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from appliance.client import CoordinatorClient
-from appliance.enrolment import Enrolment
 from appliance.events import Event, Note, Sink, Transfer
 from appliance.rounds.descriptor import VerifiedRound
+from appliance.trust import Trust
 from federation.canonical import sha256
 from federation.envelope import payload_length, seal, sealed_length
 from federation.errors import (
@@ -62,9 +62,9 @@ def make_manifest(
 class Outbox:
     """One round's sealed update in ``folder``; survives any restart of either side."""
 
-    def __init__(self, folder: Path, enrolment: Enrolment, identity: Identity) -> None:
+    def __init__(self, folder: Path, trust: Trust, identity: Identity) -> None:
         self._folder = folder
-        self._enrolment = enrolment
+        self._trust = trust
         self._identity = identity
 
     def sealed(self) -> bool:
@@ -75,7 +75,7 @@ class Outbox:
         """Seal an adapter file for the round; the announcement is written last."""
         self._sweep()
         length = sealed_length(payload_length(header, adapter))
-        manifest = make_manifest(verified, self._enrolment.hospital, self._identity, length)
+        manifest = make_manifest(verified, self._trust.enrolment.hospital, self._identity, length)
         with atomic_writer(self._folder / _BODY, mode=0o600) as body:
             key = verified.descriptor.round_public_key
             request = seal(manifest, header, adapter, key, self._identity, body)
@@ -99,7 +99,7 @@ class Outbox:
                 f"{self._folder / _RECEIPT} cannot be read: {error}.",
                 hint="Remove it: the coordinator gives the same receipt again.",
             ) from error
-        receipt = signed.open(Receipt, self._enrolment.coordinator, "receipt")
+        receipt = self._trust.open_held(signed, Receipt, "receipt")
         if not self.sealed() or receipt.upload_id != self._announcement()[1].upload_id:
             return None
         return receipt
@@ -167,8 +167,9 @@ class Outbox:
             # Also what arrived although its answer was lost.
             sink(Transfer("sent", status.offset, status.length))
         self._send_body(client, manifest, status.offset, sink, late)
-        signed = client.commit(manifest.upload_id)
-        receipt = signed.open(Receipt, self._enrolment.coordinator, "receipt")
+        signed, receipt = self._trust.fetch(
+            client, lambda: client.commit(manifest.upload_id), Receipt, "receipt"
+        )
         if (receipt.upload_id, receipt.body_sha256) != (manifest.upload_id, request.body_sha256):
             raise IdentityError(
                 "The receipt is for another update.",

@@ -93,7 +93,7 @@ def prepare(
     RoundError, IdentityError, PolicyRefusal, DataError or ModelError, InputError for a wish that
     the round does not grant.
     """
-    verified = fetch_round(session.client, number, folder, session.enrolment, *session.own)
+    verified = fetch_round(session.client, number, folder, session.trust, *session.own)
     policy = load_policy(context.paths.policy)
     descriptor = verified.descriptor
     recipe, schema = agreed_recipe(descriptor, wishes), agreed_schema(descriptor, wishes)
@@ -106,7 +106,7 @@ def prepare(
     wanted = descriptor.model_copy(update={"recipe": recipe})
     check_round(policy, wanted, n_train, context.paths.policy)
     base = models.find(context.paths.models, sha256=descriptor.base.sha256)
-    deadline = Deadline(session.client, session.enrolment, verified, folder)
+    deadline = Deadline(session.client, session.trust, verified, folder)
     deadline.learn()
     return Preparation(
         verified, deadline, policy, base, n_train, n_held_out, recipe, schema, wishes.choices
@@ -124,13 +124,13 @@ def take_part(
     waiting = Note("Another training runs on this appliance; waiting for it to end.")
     with (
         exclusive(context.paths.home / "train.lock", lambda: sink(waiting)),
-        open_session(context) as session,
+        open_session(context, sink) as session,
     ):
         sink(Phase("checking", f"round {number}"))
         prepared = prepare(context, session, number, folder, wishes)
         own = prepared.verified.own
         forget_previous(context.paths, own)
-        outbox = Outbox(folder / "outbox", session.enrolment, session.signer(own))
+        outbox = Outbox(folder / "outbox", session.trust, session.signer(own))
         with Heartbeat(session.client, number) as heartbeat:
 
             def both(event: Event) -> None:
@@ -238,11 +238,13 @@ def _fetch_parent(
 
 def _was_published(session: Session, number: int, digest: str) -> bool:
     """Whether round ``number`` published the adapter with this digest, by its signed record."""
+    client = session.client
     try:
-        signed = session.client.record(number)
+        _, record = session.trust.fetch(
+            client, lambda: client.record(number), RoundRecord, "record"
+        )
     except RoundError:
         return False
-    record = signed.open(RoundRecord, session.enrolment.coordinator, "record")
     return (record.round, record.outcome, record.adapter_sha256) == (number, "published", digest)
 
 
@@ -286,7 +288,7 @@ def _seal(
     place = adapters.parent_folder(paths, digest)
     parent = fetch_adapter(session.client, place, digest, descriptor, _START, sink)
     trained = adapters.load(folder / "adapter")
-    due = owed(paths, session.enrolment, descriptor)
+    due = owed(paths, session.trust, descriptor)
     update = folder / ".update"
     write_update(update, descriptor, trained, parent, due)
     known: dict[Metric, float | None] = {

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from appliance.enrolment import Enrolment
 from appliance.paths import Paths
 from appliance.rounds.global_adapter import RECORD, kept_record
 from appliance.session import Session
+from appliance.trust import Trust
 from federation.adapter import AdapterSchema
 from federation.errors import AdapterError, RoundError, StorageError
 from federation.files import atomic_writer, storage_errors, write_atomically
@@ -33,25 +33,24 @@ def remember(paths: Paths, session: Session, descriptor: RoundDescriptor) -> Non
     """Fetch the records that ``owed`` will ask for: an update is sealed without the coordinator."""
 
     def record(number: int) -> RoundRecord | None:
-        folder, enrolment = paths.round(number), session.enrolment
-        if (known := kept_record(folder, enrolment)) is not None:
+        folder, client = paths.round(number), session.client
+        if (known := kept_record(folder, session.trust)) is not None:
             return known
         try:
-            signed = session.client.record(number)
+            signed, found = session.trust.fetch(
+                client, lambda: client.record(number), RoundRecord, "record"
+            )
         except RoundError as error:
             if error.retryable:
                 raise
             return None  # A coordinator that was restored from a backup may not know the round.
-        found = signed.open(RoundRecord, enrolment.coordinator, "record")
         write_atomically(folder / RECORD, signed.to_json())
         return found
 
-    _last_counted(paths, session.enrolment, descriptor, record)
+    _last_counted(paths, session.enrolment.hospital, descriptor, record)
 
 
-def owed(
-    paths: Paths, enrolment: Enrolment, descriptor: RoundDescriptor
-) -> Mapping[str, np.ndarray]:
+def owed(paths: Paths, trust: Trust, descriptor: RoundDescriptor) -> Mapping[str, np.ndarray]:
     """The residual to add to this round's update, by tensor; empty where none is owed.
 
     None is where the round has no error feedback. It is that of the last round whose aggregate this
@@ -60,7 +59,10 @@ def owed(
     that cannot be used.
     """
     number = _last_counted(
-        paths, enrolment, descriptor, lambda n: kept_record(paths.round(n), enrolment)
+        paths,
+        trust.enrolment.hospital,
+        descriptor,
+        lambda n: kept_record(paths.round(n), trust),
     )
     if number is None:
         return {}
@@ -72,7 +74,7 @@ def owed(
 
 def _last_counted(
     paths: Paths,
-    enrolment: Enrolment,
+    hospital: str,
     descriptor: RoundDescriptor,
     record_of: Callable[[int], RoundRecord | None],
 ) -> int | None:
@@ -87,7 +89,7 @@ def _last_counted(
             continue
         if record.adapter_sha256 != lineage:
             return None  # The federation started afresh since.
-        if number in kept and _counted(record, enrolment.hospital, paths.round(number)):
+        if number in kept and _counted(record, hospital, paths.round(number)):
             return number
         if _combiner(record.aggregator) != _combiner(descriptor.aggregator):
             return None  # It may have turned the factors, so that a residual means nothing now.

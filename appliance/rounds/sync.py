@@ -48,13 +48,13 @@ def sync(
     Raises RoundError when no round has finished, or round ``number`` has not, AuditError when the
     coordinator's log does not continue what was seen of it before.
     """
-    with open_session(context) as session:
+    with open_session(context, sink) as session:
         sink(Phase("checking", "published rounds"))
         watch(context, session)
         wanted = number or _newest_finished(session.client.current())
         folder = context.paths.round(wanted)
-        verified = fetch_round(session.client, wanted, folder, session.enrolment, *session.own)
-        record = fetch_record(session.client, session.enrolment, wanted, verified.sha256, folder)
+        verified = fetch_round(session.client, wanted, folder, session.trust, *session.own)
+        record = fetch_record(session.client, session.trust, wanted, verified.sha256, folder)
         if record.outcome == "aborted":
             sink(Note(f"Round {wanted} was aborted ({record.reason}); its adapter is the old one."))
         descriptor = verified.descriptor

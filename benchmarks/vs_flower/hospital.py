@@ -63,10 +63,8 @@ def _round(
     session: Session, folder: Path, number: int, index: int, seconds: float, journal: Journal
 ) -> None:
     journal.note("sees_round", hospital=index, round=number)
-    verified = fetch_round(
-        session.client, number, folder, session.enrolment, session.identity.public()
-    )
-    outbox = Outbox(folder / "outbox", session.enrolment, session.identity)
+    verified = fetch_round(session.client, number, folder, session.trust, session.identity.public())
+    outbox = Outbox(folder / "outbox", session.trust, session.identity)
     descriptor = verified.descriptor
     if not outbox.sealed():
         digest = descriptor.parent_adapter_sha256

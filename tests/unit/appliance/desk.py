@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.config import NetworkSection
-from appliance.enrolment import enrol
+from appliance.joining import enrol
 from appliance.paths import Paths
 from coordinator.certificates import Authority
 from coordinator.enrolment import create_invite

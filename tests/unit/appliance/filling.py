@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from appliance.client import CoordinatorClient
-from appliance.enrolment import Enrolment
 from appliance.rounds.descriptor import fetch_round
 from appliance.rounds.outbox import Outbox
+from appliance.trust import Trust
 from federation.canonical import file_sha256
 from federation.messages import EngineInfo, PayloadHeader
 from federation.signing import Identity
@@ -16,10 +16,10 @@ from tests.unit.coordinator.hospital import trained
 
 
 def fill(
-    outbox: Outbox, client: CoordinatorClient, enrolment: Enrolment, own: Identity, folder: Path
+    outbox: Outbox, client: CoordinatorClient, trust: Trust, own: Identity, folder: Path
 ) -> None:
     """Fetch the round into ``folder`` and seal what hospital ``a`` would send."""
-    verified = fetch_round(client, 1, folder, enrolment, own.public())
+    verified = fetch_round(client, 1, folder, trust, own.public())
     adapter = folder / "update.safetensors"
     descriptor = verified.descriptor
     with adapter.open("wb") as file:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from appliance.client import CoordinatorClient
 from appliance.enrolment import Enrolment
+from appliance.trust import Trust
 from tests.unit.appliance.answering import Asked, Reply, answering
 from tests.unit.coordinator.hospital import Hospital
 from tests.unit.coordinator.world import World
@@ -47,7 +48,7 @@ class Joined:
     hospital: Hospital
     line: Line
     client: CoordinatorClient
-    enrolment: Enrolment
+    trust: Trust
 
 
 @contextmanager
@@ -73,6 +74,7 @@ def joined(folder: Path) -> Iterator[Joined]:
             ca_certificate=None,
         )
         with client:
-            yield Joined(world, hospital, line, client, enrolment)
+            trust = Trust(enrolment, folder / "a" / "coordinator-keys.json")
+            yield Joined(world, hospital, line, client, trust)
     world.client.close()
     world.coordinator.store.database.close()

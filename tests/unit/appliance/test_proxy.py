@@ -19,9 +19,11 @@ import pytest
 
 from appliance.config import NetworkSection
 from appliance.connection import Connection
-from appliance.enrolment import connect, enrol, load_enrolment
+from appliance.enrolment import connect, load_enrolment
+from appliance.joining import enrol
 from appliance.keys import load_keys
 from appliance.rounds.outbox import Outbox
+from appliance.trust import load_trust
 from coordinator.certificates import Authority
 from coordinator.enrolment import approve
 from federation.errors import ConfigError, TransportError
@@ -84,9 +86,9 @@ def test_enrolment_and_an_upload_go_through_a_proxy(desk: Desk, tmp_path: Path) 
         desk.world.open()
         enrolment, own = load_enrolment(desk.paths), load_keys(desk.paths).current
         folder = desk.paths.round(1)
-        outbox = Outbox(folder / "outbox", enrolment, own)
+        outbox = Outbox(folder / "outbox", load_trust(desk.paths), own)
         with connect(enrolment, own, NetworkSection(proxy=f"http://{proxy}")) as client:
-            fill(outbox, client, enrolment, own, folder)
+            fill(outbox, client, load_trust(desk.paths), own, folder)
             receipt = outbox.deliver(client, lambda: time.time() + 60, lambda _: None)
     assert receipt.accepted
     # A direct connection would have left no trace in a proxy that is gone.

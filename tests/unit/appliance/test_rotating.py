@@ -155,7 +155,7 @@ def test_a_running_round_is_signed_by_the_keys_that_its_roster_names(joined: Des
     assert works(joined)
     with open_session(context(joined)) as session:
         folder = joined.paths.round(1)
-        verified = fetch_round(session.client, 1, folder, session.enrolment, *session.own)
+        verified = fetch_round(session.client, 1, folder, session.trust, *session.own)
         assert verified.own == before
         assert session.signer(verified.own).public() == before
     forget_previous(joined.paths, verified.own)

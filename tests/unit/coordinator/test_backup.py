@@ -16,6 +16,7 @@ from appliance.connection import tls_context
 from appliance.enrolment import Enrolment
 from appliance.rounds.descriptor import fetch_round
 from appliance.rounds.outbox import Outbox
+from appliance.trust import Trust
 from coordinator.backup import back_up, read_manifest
 from coordinator.config import load_config
 from coordinator.context import open_coordinator
@@ -59,8 +60,9 @@ class Appliance:
             verify=tls_context(invite.ca_certificate, ""),
         )
         place = folder / f"appliance-{hospital.name}"
-        outbox = Outbox(place / "outbox", enrolment, hospital.identity)
-        verified = fetch_round(client, 1, place, enrolment, hospital.identity.public())
+        trust = Trust(enrolment, place / "coordinator-keys.json")
+        outbox = Outbox(place / "outbox", trust, hospital.identity)
+        verified = fetch_round(client, 1, place, trust, hospital.identity.public())
         descriptor = verified.descriptor
         adapter = place / "update.safetensors"
         with adapter.open("wb") as file:

@@ -17,10 +17,10 @@ from appliance.audit.history import History
 from appliance.audit.services import entries
 from appliance.client import CoordinatorClient
 from appliance.context import Context
-from appliance.enrolment import Enrolment
 from appliance.paths import Paths
 from appliance.rounds.descriptor import fetch_round
 from appliance.rounds.global_adapter import fetch_record
+from appliance.trust import Trust
 from coordinator import audit
 from federation import merkle
 from federation.canonical import canonical_json
@@ -42,7 +42,7 @@ class Site:
     world: World
     hospital: Hospital
     line: Line
-    enrolment: Enrolment
+    trust: Trust
     client: CoordinatorClient
     rounds: Path
     slept: list[float] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Site:
 
     @property
     def auditor(self) -> Auditor:
-        return Auditor(self.client, self.enrolment, self.history, self.slept.append)
+        return Auditor(self.client, self.trust, self.history, self.slept.append)
 
     @property
     def held(self) -> list[Held]:
@@ -101,15 +101,15 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         world, a, client = here.world, here.hospital, here.client
         b = world.member("b")
         world.open()
-        verified = fetch_round(client, 1, rounds / "0001", here.enrolment, a.identity.public())
+        verified = fetch_round(client, 1, rounds / "0001", here.trust, a.identity.public())
         update = a.seal(1)
         a.upload(update)
         (rounds / "0001" / "outbox").mkdir()
         (rounds / "0001" / "outbox" / "receipt.json").write_bytes(a.commit(update).content)
         b.upload(b.seal(1))
         world.advance(1)
-        fetch_record(client, here.enrolment, 1, verified.sha256, rounds / "0001")
-        yield Site(world, a, here.line, here.enrolment, client, rounds)
+        fetch_record(client, here.trust, 1, verified.sha256, rounds / "0001")
+        yield Site(world, a, here.line, here.trust, client, rounds)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_kept_proof_stands_without_the_log(site: Site) -> None:
     for item in site.held:
         found = site.history.folder / "proofs" / f"{item.sha256}.json"
         evidence = Evidence.model_validate_json(found.read_bytes())
-        signer = site.enrolment.coordinator
+        signer = site.trust.newest
         signed = evidence.checkpoint.open(Checkpoint, signer, "checkpoint")
         assert LogEntry.model_validate_json(evidence.entry).sha256 == item.sha256
         assert merkle.verify_inclusion(
@@ -212,7 +212,7 @@ def test_a_rewritten_history_is_refused_and_both_checkpoints_kept(site: Site, na
     for part in (str(kept), "checkpoint.json", "appliance audit compare", "audit accept"):
         assert part in caught.value.hint
     there = SignedDocument.model_validate_json(kept.read_bytes())
-    there.open(Checkpoint, site.enrolment.coordinator, "checkpoint")
+    there.open(Checkpoint, site.trust.newest, "checkpoint")
     assert seen is not None
     assert there.body != seen.body
 

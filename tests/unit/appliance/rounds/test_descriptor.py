@@ -11,6 +11,7 @@ import pytest
 from appliance.client import CoordinatorClient
 from appliance.enrolment import Enrolment
 from appliance.rounds.descriptor import VerifiedRound, fetch_round
+from appliance.trust import Trust
 from federation.errors import IdentityError, StorageError
 from federation.membership import Roster
 from federation.messages import RoundDescriptor
@@ -40,8 +41,9 @@ class Site:
             admin=self.world.admin.public(),
             ca_certificate=None,
         )
+        trust = Trust(enrolment, self.rounds.parent / "coordinator-keys.json")
         own = self.hospital.identity.public()
-        return fetch_round(self.client, number, self.rounds / f"{number:04d}", enrolment, own)
+        return fetch_round(self.client, number, self.rounds / f"{number:04d}", trust, own)
 
     def forge(self, number: int, roster: Roster) -> None:
         """Serve a round that the coordinator signed, with any roster that the admin signed."""

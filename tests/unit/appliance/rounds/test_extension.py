@@ -41,8 +41,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
         a.world.member("b")
         a.world.open(deadline_minutes=60, extensions=2, extension_minutes=30)
         kept = tmp_path / "rounds" / "0001"
-        verified = fetch_round(a.client, 1, kept, a.enrolment, a.hospital.identity.public())
-        deadline = Deadline(a.client, a.enrolment, verified, kept)
+        verified = fetch_round(a.client, 1, kept, a.trust, a.hospital.identity.public())
+        deadline = Deadline(a.client, a.trust, verified, kept)
         yield Site(a.world, a.hospital, a.line, deadline)
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from appliance.client import CoordinatorClient
 from appliance.connection import tls_context
-from appliance.enrolment import Enrolment
 from appliance.rounds.outbox import Outbox
+from appliance.trust import Trust
 from coordinator.certificates import Authority
 from coordinator.config import LimitsSection
 from coordinator.limits import Limits
@@ -32,7 +32,7 @@ class Site:
 
     world: World
     hospital: Hospital
-    enrolment: Enrolment
+    trust: Trust
     line: Line
     client: CoordinatorClient
     outbox: Outbox
@@ -41,7 +41,7 @@ class Site:
 
     def fill(self) -> None:
         own = self.hospital.identity
-        fill(self.outbox, self.client, self.enrolment, own, self.folder.parent)
+        fill(self.outbox, self.client, self.trust, own, self.folder.parent)
 
     def wait(self, seconds: float) -> None:
         """Time passes for both sides; no test waits."""
@@ -61,8 +61,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
     with joined(tmp_path) as a:
         a.world.open()
         folder = tmp_path / "rounds" / "0001" / "outbox"
-        outbox = Outbox(folder, a.enrolment, a.hospital.identity)
-        made = Site(a.world, a.hospital, a.enrolment, a.line, a.client, outbox, folder)
+        outbox = Outbox(folder, a.trust, a.hospital.identity)
+        made = Site(a.world, a.hospital, a.trust, a.line, a.client, outbox, folder)
         made.fill()
         yield made
 

@@ -12,7 +12,6 @@ import pytest
 
 from appliance import adapters
 from appliance.adapters import AdapterCard, StoredAdapter
-from appliance.enrolment import Enrolment
 from appliance.paths import Paths
 from appliance.rounds.coding import write_update
 from appliance.rounds.descriptor import VerifiedRound, fetch_round
@@ -20,6 +19,7 @@ from appliance.rounds.global_adapter import fetch_adapter
 from appliance.rounds.outbox import Outbox
 from appliance.rounds.residual import owed, remember
 from appliance.session import Session
+from appliance.trust import Trust
 from coordinator.rounds import Request, State
 from federation.canonical import file_sha256
 from federation.errors import StorageError
@@ -39,7 +39,7 @@ class Site:
     world: World
     hospital: Hospital
     paths: Paths
-    enrolment: Enrolment
+    trust: Trust
     session: Session
     line: Line
 
@@ -49,7 +49,7 @@ class Site:
         row = self.world.open(codec=codec, **{"aggregator": "fedavg", **all_of_them, **settings})
         own = self.session.own
         client = self.session.client
-        return fetch_round(client, row.number, self.folder(row.number), self.enrolment, *own)
+        return fetch_round(client, row.number, self.folder(row.number), self.trust, *own)
 
     def folder(self, number: int) -> Path:
         return self.paths.round(number)
@@ -65,7 +65,7 @@ class Site:
 
     def due(self, verified: VerifiedRound) -> Tensors:
         remember(self.paths, self.session, verified.descriptor)
-        return dict(owed(self.paths, self.enrolment, verified.descriptor))
+        return dict(owed(self.paths, self.trust, verified.descriptor))
 
     def code(self, verified: VerifiedRound, factor: float = 1.0) -> Path:
         """Train, in that every live tensor changes as ``change`` says, and code it."""
@@ -94,7 +94,7 @@ class Site:
     def send(self, verified: VerifiedRound, factor: float = 1.0) -> Receipt:
         """Code, seal and deliver."""
         update, descriptor = self.code(verified, factor), verified.descriptor
-        outbox = Outbox(update.parent / "outbox", self.enrolment, self.session.identity)
+        outbox = Outbox(update.parent / "outbox", self.trust, self.session.identity)
         header = PayloadHeader(
             codec=descriptor.codec,
             rank=descriptor.adapter_schema.rank,
@@ -131,8 +131,8 @@ def change(shape: tuple[int, ...]) -> np.ndarray:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     with joined(tmp_path) as a:
-        session = Session(a.enrolment, a.hospital.identity, a.client)
-        yield Site(a.world, a.hospital, Paths(tmp_path / "a"), a.enrolment, session, a.line)
+        session = Session(a.trust, a.hospital.identity, a.client)
+        yield Site(a.world, a.hospital, Paths(tmp_path / "a"), a.trust, session, a.line)
 
 
 def test_the_sum_over_rounds_is_the_truth_but_for_the_last_residual(site: Site) -> None:
@@ -263,7 +263,7 @@ def test_sealing_needs_no_coordinator(site: Site) -> None:
     verified = site.open()
     known = site.due(verified)
     asked = len(site.line.asked)
-    assert owed(site.paths, site.enrolment, verified.descriptor).keys() == known.keys()
+    assert owed(site.paths, site.trust, verified.descriptor).keys() == known.keys()
     assert len(site.line.asked) == asked
 
 

@@ -2,7 +2,8 @@
 
 The database comes first, then every blob that it names: a blob is durable before its row, and
 never changes below the offset that the row states. The wrapping key stays out: whoever has a
-backup alone cannot open an update. The admin key stays out too, since it belongs offline.
+backup alone cannot open an update. The admin key stays out too, since it belongs offline. The
+coordinator's keys sign the list of all files with their digests.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 from pydantic.functional_validators import AfterValidator
 
+from coordinator.context import Coordinator
 from coordinator.paths import Paths
 from coordinator.store import Store
 from coordinator.store.copying import copy_sqlite
 from coordinator.store.database import open_sqlite
 from coordinator.store.migrations import head
 from federation.canonical import Message, Sha256
-from federation.errors import InputError, StorageError
+from federation.errors import IdentityError, InputError, StorageError
 from federation.files import storage_errors, sync_folder, write_atomically
-from federation.messages import Name
+from federation.messages import Name, PublicIdentity
+from federation.signing import Identity, SignedDocument, fingerprint
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
@@ -48,10 +51,14 @@ class BackupFile(Message):
 
 
 class BackupManifest(Message):
-    """What a backup holds; ``round`` is the newest round's number, 0 where there was none."""
+    """What a backup holds, signed by ``signer``, the coordinator's keys at that time.
+
+    ``round`` is the newest round's number, 0 where there was none.
+    """
 
     v: Literal[1] = 1
     federation: Name
+    signer: PublicIdentity
     revision: str
     made_at: int
     round: int
@@ -68,18 +75,38 @@ class _Gone(StorageError):
     """A body went away while it was copied: its round ended."""
 
 
-def read_manifest(folder: Path) -> BackupManifest:
-    """What the backup in ``folder`` claims to hold. Raises InputError when there is none."""
+def read_manifest(folder: Path, expected: str) -> BackupManifest:
+    """What the backup in ``folder`` holds, by keys whose fingerprint is ``expected``.
+
+    Raises InputError when there is no backup, IdentityError when other keys signed it or it was
+    altered since.
+    """
     try:
-        return BackupManifest.model_validate_json((folder / MANIFEST).read_bytes())
+        document = SignedDocument.model_validate_json((folder / MANIFEST).read_bytes())
+        manifest = BackupManifest.model_validate_json(document.body)
     except (OSError, ValidationError) as error:
         raise InputError(
             f"{folder} holds no backup: {MANIFEST} cannot be read ({type(error).__name__}).",
             hint="Give the folder that `coordinator backup` made.",
         ) from error
+    found = fingerprint(manifest.signer)
+    if found != expected.strip().upper():
+        raise IdentityError(
+            f"The backup in {folder} is by a coordinator with the keys {found}, not {expected}.",
+            hint="`coordinator keys show` told the fingerprint, and at every hospital `appliance "
+            "status` does: ask one by phone. Keys from before a rotation are not believed there.",
+        )
+    try:
+        document.verify(manifest.signer, "backup")
+    except IdentityError as error:
+        raise IdentityError(
+            f"{folder / MANIFEST} was altered: its signature is not valid.",
+            hint="Restore another backup; nothing was changed.",
+        ) from error
+    return manifest
 
 
-def back_up(paths: Paths, federation: str, target: Path, now: int) -> BackupManifest:
+def back_up(coordinator: Coordinator, paths: Paths, target: Path) -> BackupManifest:
     """Copy the home to the new folder ``target``, which appears only when it is whole.
 
     Raises InputError when it exists already, StorageError when a disk refuses.
@@ -93,8 +120,9 @@ def back_up(paths: Paths, federation: str, target: Path, now: int) -> BackupMani
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            manifest = _try_copying(paths, federation, temporary, now)
-            write_atomically(temporary / MANIFEST, manifest.to_json(), mode=0o600)
+            manifest, signer = _try_copying(coordinator, paths, temporary)
+            signed = SignedDocument.sign(manifest, signer, "backup")
+            write_atomically(temporary / MANIFEST, signed.to_json(), mode=0o600)
             temporary.rename(target)
             sync_folder(target.parent)
         finally:
@@ -102,22 +130,26 @@ def back_up(paths: Paths, federation: str, target: Path, now: int) -> BackupMani
     return manifest
 
 
-def _try_copying(paths: Paths, federation: str, target: Path, now: int) -> BackupManifest:
+def _try_copying(
+    coordinator: Coordinator, paths: Paths, target: Path
+) -> tuple[BackupManifest, Identity]:
     for last in (*[False] * (_TRIES - 1), True):
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(mode=0o700)
         try:
-            return _copy(paths, federation, target, now)
+            return _copy(coordinator, paths, target)
         except _Gone:
             if last:
                 raise
     raise AssertionError("the last try returns or raises")
 
 
-def _copy(paths: Paths, federation: str, target: Path, now: int) -> BackupManifest:
-    files = [copy_file(paths.home / name, target / name, name) for name in _plain_files(paths)]
+def _copy(coordinator: Coordinator, paths: Paths, target: Path) -> tuple[BackupManifest, Identity]:
     copy = target / paths.database.name
-    copy_sqlite(paths.database, copy)
+    # The database says which keys sign: it and their file have to be of one moment.
+    with coordinator.keys.steady() as (identity, held):
+        files = [copy_file(path, target / name, name) for name, path in _plain_files(paths, held)]
+        copy_sqlite(paths.database, copy)
     store = Store.over(open_sqlite(copy))
     try:
         newest = store.rounds.newest()
@@ -129,26 +161,29 @@ def _copy(paths: Paths, federation: str, target: Path, now: int) -> BackupManife
     files.append(digest_file(copy, paths.database.name))
     for folder in {(target / file.path).parent for file in files}:
         sync_folder(folder)
-    return BackupManifest(
-        federation=federation,
+    manifest = BackupManifest(
+        federation=coordinator.federation,
+        signer=identity.public(),
         revision=head(),
-        made_at=now,
+        made_at=coordinator.clock(),
         round=newest.number if newest else 0,
         state=newest.state.value if newest else "none",
         files=tuple(sorted(files, key=lambda file: file.path)),
     )
+    return manifest, identity
 
 
-def _plain_files(paths: Paths) -> Iterator[str]:
-    """Configuration, own signing key, certificates, by their path in the home.
+def _plain_files(paths: Paths, identity: Path) -> Iterator[tuple[str, Path]]:
+    """Configuration, own signing keys, certificates: the path in a home, and where it is now.
 
     By name: an invite or another key that somebody left in the home must not come into a backup.
     """
-    named = [paths.config, paths.admin_public, paths.identity]
+    yield paths.identity.relative_to(paths.home).as_posix(), identity
     tls = sorted(paths.tls.iterdir()) if paths.tls.is_dir() else []
-    for path in (*named, *(p for p in tls if p.suffix in (".pem", ".crt", ".key"))):
+    certificates = (p for p in tls if p.suffix in (".pem", ".crt", ".key"))
+    for path in (paths.config, paths.admin_public, *certificates):
         if path.is_file() and not path.name.startswith("."):
-            yield path.relative_to(paths.home).as_posix()
+            yield path.relative_to(paths.home).as_posix(), path
 
 
 def _blobs(paths: Paths, store: Store) -> Iterator[tuple[Path, int | None]]:

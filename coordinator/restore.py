@@ -25,14 +25,17 @@ class Restored:
     unfinished: int | None
 
 
-def restore(source: Path, paths: Paths, wrapping_key: Path | None) -> Restored:
+def restore(source: Path, paths: Paths, wrapping_key: Path | None, *, fingerprint: str) -> Restored:
     """Make the home from the backup in ``source``; it appears only when it is whole.
+
+    ``fingerprint`` is of the coordinator's keys, which signed what the backup holds.
 
     Without ``wrapping_key`` a new one is made: the updates of an unfinished round stay closed for
     ever, and it can only be aborted. Raises InputError when there is no backup, ConfigError when
-    the home is not empty, StorageError for a damaged file, IdentityError for another wrapping key.
+    the home is not empty, StorageError for a damaged file, IdentityError for another signer or
+    wrapping key.
     """
-    manifest = read_manifest(source)
+    manifest = read_manifest(source, fingerprint)
     if paths.home.exists() and any(paths.home.iterdir()):
         raise ConfigError(
             f"{paths.home} is not empty; nothing was changed.",

@@ -63,11 +63,10 @@ class SigningKeys:
             return None
 
     @contextmanager
-    def steady(self) -> Iterator[Path]:
-        """The file of the present keys, which are not replaced before the block ends."""
+    def steady(self) -> Iterator[tuple[Identity, Path]]:
+        """The present keys and their file; they are not replaced before the block ends."""
         with self._locked(fcntl.LOCK_SH):
-            self.current()
-            yield self._next if self._is_unfinished() else self._path
+            yield self.current(), self._next if self._is_unfinished() else self._path
 
     @contextmanager
     def replaced(self) -> Iterator[Identity | None]:

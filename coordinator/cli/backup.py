@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from coordinator.cli import load_coordinator
 from coordinator.paths import Paths
 from federation.terminal import emit, json_option
 
@@ -20,14 +21,14 @@ def command(paths: Paths, folder: Path, as_json: bool) -> None:
     The copy holds the database, the adapters, the updates of an open round (sealed), the
     coordinator's own keys and its certificates. It does not hold keys/wrapping.pem, without which
     nobody opens an update: keep a copy of that file elsewhere. It does not hold the admin key.
-    FOLDER appears when it is whole; `coordinator restore` checks every byte of it.
+    FOLDER appears when it is whole; the coordinator's keys sign what is in it, and `coordinator
+    restore` checks every byte.
     """
     from coordinator.backup import back_up
-    from coordinator.clock import system_clock
-    from coordinator.config import load_config
+    from federation.signing import fingerprint
 
-    config = load_config(paths.config)
-    made = back_up(paths, config.federation.name, folder.absolute(), system_clock())
+    made = back_up(load_coordinator(paths), paths, folder.absolute())
+    signer = fingerprint(made.signer)
     emit(
         {
             "folder": str(folder.absolute()),
@@ -35,9 +36,11 @@ def command(paths: Paths, folder: Path, as_json: bool) -> None:
             "bytes": made.n_bytes,
             "round": made.round,
             "state": made.state,
+            "fingerprint": signer,
         },
         f"{folder} holds {len(made.files)} files, {made.n_bytes >> 20} MiB"
         + (f"; round {made.round} was {made.state}.\n" if made.round else ".\n")
-        + f"Not in it, to be kept elsewhere: {paths.wrapping_key} and the admin key.",
+        + f"Signed by {signer}: `coordinator restore` asks for that fingerprint.\n"
+        f"Not in it, to be kept elsewhere: {paths.wrapping_key} and the admin key.",
         as_json=as_json,
     )

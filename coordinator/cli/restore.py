@@ -19,6 +19,10 @@ from federation.terminal import emit, json_option
     help="New folder to restore to.  [default: that of `coordinator --home`]",
 )
 @click.option(
+    "--fingerprint",
+    help="The coordinator's, from paper, or from `appliance status` at any hospital.",
+)
+@click.option(
     "--wrapping-key",
     type=click.Path(path_type=Path, dir_okay=False),
     help="The wrapping.pem of the time of the backup, kept elsewhere.",
@@ -34,11 +38,12 @@ def command(
     paths: Paths,
     folder: Path,
     home: Path | None,
+    fingerprint: str | None,
     wrapping_key: Path | None,
     without_wrapping_key: bool,
     as_json: bool,
 ) -> None:
-    """Make a coordinator's home from the backup in FOLDER, which must be whole and undamaged.
+    """Make a coordinator's home from the backup in FOLDER, which must be whole and unaltered.
 
     Everything is as it was when the backup was made: rounds opened or finished since then are
     unknown, and their numbers are used again. Updates of the open round that came since then are
@@ -46,13 +51,18 @@ def command(
     """
     from coordinator.restore import restore
 
+    if not fingerprint:
+        raise InputError(
+            "Give --fingerprint, the coordinator's.",
+            hint="`coordinator keys show` told it; `appliance status` at any hospital does.",
+        )
     if (wrapping_key is None) is not without_wrapping_key:
         raise InputError(
             "Give either --wrapping-key FILE or --without-wrapping-key.",
             hint="A backup does not hold keys/wrapping.pem; you keep a copy of it elsewhere.",
         )
     target = Paths(home.expanduser().absolute()) if home else paths
-    done = restore(folder.absolute(), target, wrapping_key)
+    done = restore(folder.absolute(), target, wrapping_key, fingerprint=fingerprint)
     manifest = done.manifest
     emit(
         {

@@ -39,7 +39,7 @@ CHECKS = (
     response_schema_conformance,
 )
 _SIGNATURE = ("Signature", "Signature-Input", "Content-Digest")
-_UNSIGNED = ("/v1/enrolments", "/healthz", "/readyz")
+_UNSIGNED = ("/v1/enrolments", "/v1/coordinator-keys", "/healthz", "/readyz")
 
 
 @dataclass

@@ -17,18 +17,21 @@ from appliance.enrolment import Enrolment
 from appliance.rounds.descriptor import fetch_round
 from appliance.rounds.outbox import Outbox
 from appliance.trust import Trust
-from coordinator.backup import back_up, read_manifest
+from coordinator.backup import BackupManifest, back_up, digest_file, read_manifest
 from coordinator.config import load_config
 from coordinator.context import open_coordinator
 from coordinator.paths import Paths
-from coordinator.restore import restore
+from coordinator.restore import Restored, restore
+from coordinator.succession import rotate
 from coordinator.wrapping import WrappingKey
 from federation.canonical import file_sha256, sha256
 from federation.errors import ConfigError, FedMedError, IdentityError, InputError, StorageError
 from federation.messages import EngineInfo, PayloadHeader, Receipt
+from federation.signing import Identity, SignedDocument, fingerprint
 from federation.tensors import write_tensors
 from tests.unit.coordinator.hospital import Hospital, trained
 from tests.unit.coordinator.quick_home import QuickHome
+from tests.unit.coordinator.test_succession import PowerCut, cut_rename
 from tests.unit.coordinator.world import World
 
 
@@ -107,7 +110,8 @@ def test_a_round_goes_on_after_an_older_backup_was_restored(home: QuickHome, fol
     wrapping = folder / "safe.pem"
     shutil.copy(Paths(home.folder).wrapping_key, wrapping)
     shutil.rmtree(home.folder)
-    done = home.command("restore", str(folder / "backup"), "--wrapping-key", str(wrapping))
+    told = ("--fingerprint", str(made["fingerprint"]))
+    done = home.command("restore", str(folder / "backup"), *told, "--wrapping-key", str(wrapping))
     assert done["unfinished"] == 1
     home.serve()
     # It holds a receipt; the coordinator does not hold the update.
@@ -146,8 +150,21 @@ def halfway(world: World) -> World:
 
 def back_up_to(world: World, name: str = "backup") -> Path:
     target = world.paths.home.parent / name
-    back_up(world.paths, "demo-net", target, world.clock())
+    back_up(world.coordinator, world.paths, target)
     return target
+
+
+def manifest_of(world: World, target: Path) -> BackupManifest:
+    return read_manifest(target, told(world))
+
+
+def told(world: World) -> str:
+    return fingerprint(world.coordinator.identity.public())
+
+
+def restore_to(world: World, target: Path, paths: Paths, key: Path | None = None) -> Restored:
+    key = key or world.paths.wrapping_key
+    return restore(target, paths, key, fingerprint=told(world))
 
 
 def restored(world: World) -> Paths:
@@ -156,7 +173,7 @@ def restored(world: World) -> Paths:
 
 def test_everything_but_the_wrapping_and_admin_keys_is_in_a_backup(halfway: World) -> None:
     target = back_up_to(halfway)
-    held = {file.path for file in read_manifest(target).files}
+    held = {file.path for file in manifest_of(halfway, target).files}
     there = {
         path.relative_to(halfway.paths.home).as_posix()
         for path in halfway.paths.home.rglob("*")
@@ -175,13 +192,13 @@ def test_no_secret_that_somebody_left_in_the_home_is_in_a_backup(halfway: World)
     invite.write_bytes(halfway.invite("h03").to_json())
     admin = halfway.paths.keys / "admin.pem"
     admin.write_bytes(halfway.paths.admin_key.read_bytes())
-    held = {file.path for file in read_manifest(back_up_to(halfway)).files}
+    held = {file.path for file in manifest_of(halfway, back_up_to(halfway)).files}
     assert not held & {"h03.invite.json", "keys/admin.pem"}
 
 
 def test_a_restored_coordinator_is_as_it_was(halfway: World) -> None:
     target, paths = back_up_to(halfway), restored(halfway)
-    done = restore(target, paths, halfway.paths.wrapping_key)
+    done = restore_to(halfway, target, paths)
     assert done.unfinished == 2
     other = open_coordinator(paths, load_config(paths.config), clock=halfway.clock)
     ours = halfway.coordinator
@@ -207,11 +224,11 @@ def test_a_damaged_backup_is_refused(halfway: World, where: str) -> None:
     data[len(data) // 2] ^= 1
     victim.write_bytes(data)
     with pytest.raises(StorageError, match=victim.name):
-        restore(target, paths, halfway.paths.wrapping_key)
+        restore_to(halfway, target, paths)
     assert not paths.home.exists()
     victim.unlink()
     with pytest.raises(StorageError, match="missing"):
-        restore(target, paths, halfway.paths.wrapping_key)
+        restore_to(halfway, target, paths)
     assert list(paths.home.parent.glob(".restored*")) == []
 
 
@@ -228,24 +245,74 @@ def test_what_a_restore_refuses(halfway: World, folder: Path) -> None:
     ]
     for kind, message, source, home, key in cases:
         with pytest.raises(kind, match=message):
-            restore(source, home, key)
-    text = (target / "manifest.json").read_text()
-    (target / "manifest.json").write_text(text.replace('"keys/', '"../keys/'))
+            restore_to(halfway, source, home, key)
+    file = target / "manifest.json"
+    signed = SignedDocument.model_validate_json(file.read_bytes())
+    unsigned = signed.body.encode()
+    later = json.dumps({**json.loads(signed.body), "revision": "9999"})
+    own = halfway.coordinator.identity
+    for body, kind, message in (
+        (signed.body.replace('"keys/', '"../keys/'), InputError, "no backup"),
+        (later, StorageError, "9999"),
+    ):
+        file.write_bytes(SignedDocument.sign_text(body, own, "backup").to_json())
+        with pytest.raises(kind, match=message):
+            restore_to(halfway, target, paths)
+    file.write_bytes(unsigned)
     with pytest.raises(InputError, match="no backup"):
-        restore(target, paths, halfway.paths.wrapping_key)
-    (target / "manifest.json").write_text(
-        text.replace(f'"revision":"{read_revision(text)}"', '"revision":"9999"')
-    )
-    with pytest.raises(StorageError, match="9999"):
-        restore(target, paths, halfway.paths.wrapping_key)
+        restore_to(halfway, target, paths)
     assert not paths.home.exists()
     stranger.coordinator.store.database.close()
 
 
-def read_revision(text: str) -> str:
-    found = json.loads(text)["revision"]
-    assert isinstance(found, str)
-    return found
+def test_a_file_that_was_exchanged_with_its_digest_is_refused(halfway: World) -> None:
+    """Digests alone would not tell: whoever changes a file can write its digest too."""
+    target, paths = back_up_to(halfway), restored(halfway)
+    file, victim = target / "manifest.json", target / "admin.public.json"
+    signed = SignedDocument.model_validate_json(file.read_bytes())
+    manifest = BackupManifest.model_validate_json(signed.body)
+    thief = Identity.generate()
+    victim.write_bytes(thief.public().to_json())
+    files = tuple(digest_file(target / f.path, f.path) for f in manifest.files)
+    body = manifest.model_copy(update={"files": files})
+    file.write_bytes(signed.model_copy(update={"body": body.to_json().decode()}).to_json())
+    with pytest.raises(IdentityError, match=r"manifest\.json was altered"):
+        restore_to(halfway, target, paths)
+    for document in (
+        SignedDocument.sign(body, thief, "backup"),
+        SignedDocument.sign(manifest, halfway.coordinator.identity, "record"),
+    ):
+        file.write_bytes(document.to_json())
+        with pytest.raises(IdentityError, match=r"manifest\.json was altered"):
+            restore_to(halfway, target, paths)
+    body = body.model_copy(update={"signer": thief.public()})
+    file.write_bytes(SignedDocument.sign(body, thief, "backup").to_json())
+    with pytest.raises(IdentityError, match=f"keys {fingerprint(thief.public())}, not") as caught:
+        restore_to(halfway, target, paths)
+    assert "appliance status" in caught.value.hint
+    assert not paths.home.exists()
+
+
+def test_a_backup_holds_the_keys_that_its_database_names(
+    halfway: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a coordinator whose rotation was cut off before its last step."""
+    first = told(halfway)
+    early = back_up_to(halfway, "early")
+    with monkeypatch.context() as patch:
+        cut_rename(patch, after=False)
+        with pytest.raises(PowerCut):
+            rotate(halfway.coordinator, halfway.admin)
+    assert told(halfway) != first
+    target, paths = back_up_to(halfway), restored(halfway)
+    restore_to(halfway, target, paths)
+    other = open_coordinator(paths, load_config(paths.config), clock=halfway.clock)
+    assert other.identity.public() == halfway.coordinator.identity.public()
+    other.store.database.close()
+    # One from before is by keys that no hospital believes any more.
+    with pytest.raises(IdentityError, match=f"the keys {first}, not") as caught:
+        restore_to(halfway, early, Paths(paths.home.with_name("again")))
+    assert "before a rotation" in caught.value.hint
 
 
 def test_without_the_wrapping_key_a_round_can_only_be_aborted(
@@ -255,9 +322,13 @@ def test_without_the_wrapping_key_a_round_can_only_be_aborted(
     from federation.terminal import run
 
     target, paths = back_up_to(halfway), restored(halfway)
-    assert run(cli, ["restore", str(target), "--home", str(paths.home)]) == 2
+    arguments = ["restore", str(target), "--home", str(paths.home)]
+    assert run(cli, arguments) == 2
+    assert "--fingerprint" in capsys.readouterr().err
+    arguments += ["--fingerprint", told(halfway).lower()]
+    assert run(cli, arguments) == 2
     assert "--without-wrapping-key" in capsys.readouterr().err
-    arguments = ["restore", str(target), "--home", str(paths.home), "--without-wrapping-key"]
+    arguments.append("--without-wrapping-key")
     assert run(cli, arguments) == 0
     assert "round close --abort" in capsys.readouterr().out
     assert run(cli, ["--home", str(paths.home), "round", "close", "--abort"]) == 0
@@ -274,7 +345,7 @@ def test_a_backup_never_replaces_another(halfway: World) -> None:
         back_up_to(halfway)
     # What a killed backup left is no hindrance.
     (halfway.paths.home.parent / ".later.new").mkdir()
-    assert read_manifest(back_up_to(halfway, "later")).round == 2
+    assert manifest_of(halfway, back_up_to(halfway, "later")).round == 2
 
 
 def test_a_round_that_ends_meanwhile_is_copied_as_ended(
@@ -293,7 +364,7 @@ def test_a_round_that_ends_meanwhile_is_copied_as_ended(
         calls.append(target)
 
     monkeypatch.setattr(backup, "copy_sqlite", then_the_round_ends)
-    manifest = read_manifest(back_up_to(halfway))
+    manifest = manifest_of(halfway, back_up_to(halfway))
     assert (manifest.round, manifest.state, len(calls)) == (2, "aborted", 2)
     assert not any(file.path.startswith("uploads/") for file in manifest.files)
 
@@ -302,4 +373,4 @@ def test_a_backup_leaves_nothing_when_the_disk_refuses(halfway: World) -> None:
     target = halfway.paths.home.parent / "file" / "backup"
     target.parent.write_bytes(b"in the way")
     with pytest.raises(StorageError):
-        back_up(halfway.paths, "demo-net", target, 0)
+        back_up(halfway.coordinator, halfway.paths, target)

@@ -18,6 +18,7 @@ from coordinator.backup import back_up
 from coordinator.enrolment import approve, revoke
 from coordinator.rounds import Request, State
 from coordinator.store.database import Database
+from coordinator.succession import rotate
 from federation.adapter import ModuleShape
 from federation.errors import StorageError
 from federation.messages import ProgressReport
@@ -200,8 +201,9 @@ COMMANDS: dict[str, Callable[[World], object]] = {
     "revoke": lambda world: revoke(world.coordinator, world.admin, "h02"),
     "open": lambda world: world.open(target_modules="q_proj", rank=8),
     "backup": lambda world: back_up(
-        world.paths, "demo-net", world.paths.home.parent / "backup", world.clock()
+        world.coordinator, world.paths, world.paths.home.parent / "backup"
     ),
+    "keys rotate": lambda world: rotate(world.coordinator, world.admin),
 }
 
 
@@ -211,7 +213,12 @@ def test_a_command_that_the_disk_refuses_changes_nothing(world: World, name: str
     assert h05.enrol(world.invite("h05")).status_code == 200
     world.member("h02")
     store = world.coordinator.store
-    before = (world.coordinator.roster(), store.log.head(), store.rounds.newest())
+
+    def state() -> tuple[object, ...]:
+        own = world.coordinator.identity.public()
+        return world.coordinator.roster(), store.log.head(), store.rounds.newest(), own
+
+    before = state()
     failed = 0
     while True:
         with disk_fails_from(store.database, failed + 1) as begun:
@@ -225,7 +232,7 @@ def test_a_command_that_the_disk_refuses_changes_nothing(world: World, name: str
             except StorageError:
                 failed += 1
         assert len(begun) == (0 if name == "backup" else failed)
-        assert (world.coordinator.roster(), store.log.head(), store.rounds.newest()) == before
+        assert state() == before
         if name == "backup":
             break
     assert failed >= 1

@@ -32,6 +32,7 @@ from coordinator.paths import Paths
 from coordinator.planning import follow_plan
 from coordinator.sweeping import Sweeper
 from federation.errors import FedMedError, InputError
+from federation.signing import fingerprint
 
 _TICK_SECONDS = 1.0
 _SHORTEST_REST_SECONDS = 0.2
@@ -55,6 +56,7 @@ class Ticker(threading.Thread):
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__(name="rounds", daemon=True)
         self._coordinator = replace(coordinator, awake_since=coordinator.clock())
+        self._identity = coordinator.identity
         self._woken = threading.Event()
         self._ended = False
         self._last_problem = ""
@@ -70,11 +72,20 @@ class Ticker(threading.Thread):
                 if newest is not None:
                     advance(self._coordinator, newest.number)
                 follow_plan(self._coordinator)
+                self._say_new_keys()
                 self._last_problem = ""
             except FedMedError as error:
                 self._stuck(str(error), error.hint)
             except Exception as error:
                 self._stuck(f"{type(error).__name__}: {error}", _UNFORESEEN_HINT)
+
+    def _say_new_keys(self) -> None:
+        """A command has replaced the coordinator's keys; this process signs by them already."""
+        identity = self._coordinator.identity
+        if identity is not self._identity:
+            self._identity = identity
+            shown = fingerprint(identity.public())
+            self._coordinator.emit("signing_rotated", fingerprint=shown)
 
     def _rested(self) -> bool:
         """Wait until it is time to look; False when it is time to end."""

@@ -39,9 +39,7 @@ def rotate(coordinator: Coordinator, admin: Identity) -> Rotated:
         if new is not None:
             _succeed(coordinator, admin, new)
     newest = coordinator.store.successions.chain().links[-1].claimed()
-    done = Rotated(newest.number, fingerprint(newest.former), fingerprint(newest.new))
-    coordinator.emit("signing_rotated", number=done.number, fingerprint=done.fingerprint)
-    return done
+    return Rotated(newest.number, fingerprint(newest.former), fingerprint(newest.new))
 
 
 def _succeed(coordinator: Coordinator, admin: Identity, new: Identity) -> None:

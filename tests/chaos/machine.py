@@ -19,6 +19,7 @@ from coordinator.extending import extend_by_hand
 from coordinator.rotation import approve_rotation
 from coordinator.rounds import Request, State
 from coordinator.store.round_row import RoundRow
+from coordinator.succession import rotate as succeed
 from federation.errors import FedMedError, InputError, RoundError
 from federation.membership import Roster
 from federation.messages import ProgressReport
@@ -312,6 +313,15 @@ class Federation(RuleBasedStateMachine):
         hospital.identity = new
         fresh = self.call(hospital, Fault.NONE, "GET", "/v1/rounds/current")
         assert fresh is None or fresh.status_code == 200
+
+    @rule()
+    def rotate_coordinator(self) -> None:
+        """New keys of the coordinator, to which hospitals follow from those that they know."""
+        counts["rotate coordinator"] += 1
+        before = self.made.coordinator.identity.public()
+        self.made.locally(lambda coordinator: succeed(coordinator, self.made.template.admin))
+        counts["coordinator rotated"] += self.made.coordinator.identity.public() != before
+        self.made.follow()
 
     @precondition(lambda self: self.everybody)
     @rule(name=hospitals)

@@ -14,11 +14,14 @@ import uvicorn
 
 from coordinator import server
 from coordinator.api import create_app
+from coordinator.config import load_config
+from coordinator.context import open_coordinator
 from coordinator.deadlines import DeadlineProtocol
 from coordinator.locks import LOCK, exclusive, last_held
 from coordinator.rounds import State
 from coordinator.server import Ticker, bind
 from coordinator.status import federation_status
+from coordinator.succession import rotate
 from federation.errors import InputError, StorageError
 from federation.request_signing import sign_request
 from federation.signing import Identity
@@ -174,6 +177,21 @@ def test_the_round_thread_outlives_an_unforeseen_error(
     assert federation_status(world.coordinator).state == "open"
     wait_for(lambda: hospital.current().state == State.PUBLISHED.value)
     ticker.stop(5)
+
+
+def test_the_server_says_that_a_command_has_replaced_its_keys(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_TICK_SECONDS", 0.01)
+    ticker = Ticker(world.coordinator)
+    ticker.start()
+    other = open_coordinator(world.paths, load_config(world.paths.config))
+    done = rotate(other, world.admin)
+    other.store.database.close()
+    expected = ("signing_rotated", {"fingerprint": done.fingerprint})
+    wait_for(lambda: expected in world.events)
+    ticker.stop(5)
+    assert world.events.count(expected) == 1
 
 
 def wait_for(condition: object) -> None:

@@ -103,7 +103,6 @@ def test_it_is_in_the_log_which_stays_in_order(
     entry = json.loads(world.coordinator.store.log.entries(0, 100)[-1])
     (link,) = served(world).links
     assert (entry["kind"], entry["sha256"]) == ("succession", link.sha256)
-    assert ("signing_rotated", {"number": 1, "fingerprint": now(world)}) in world.events
 
 
 def before_keys(world: World) -> PublicIdentity:

@@ -314,10 +314,13 @@ class Federation(RuleBasedStateMachine):
         fresh = self.call(hospital, Fault.NONE, "GET", "/v1/rounds/current")
         assert fresh is None or fresh.status_code == 200
 
-    @rule()
-    def rotate_coordinator(self) -> None:
+    @precondition(lambda self: self.open)
+    @rule(cut=st.booleans())
+    def rotate_coordinator(self, cut: bool) -> None:
         """New keys of the coordinator, to which hospitals follow from those that they know."""
         counts["rotate coordinator"] += 1
+        if cut:
+            self.made.crash_before_commit = 1
         before = self.made.coordinator.identity.public()
         self.made.locally(lambda coordinator: succeed(coordinator, self.made.template.admin))
         counts["coordinator rotated"] += self.made.coordinator.identity.public() != before

@@ -32,6 +32,7 @@ from federation.succession import SuccessionChain
 
 _M = TypeVar("_M", bound=Message)
 _JSON = {"Content-Type": "application/json"}
+_NO_SUCH_CALL = 404
 
 
 class CoordinatorClient:
@@ -96,8 +97,15 @@ class CoordinatorClient:
         )
 
     def coordinator_keys(self) -> SuccessionChain:
-        """All successions of the coordinator's keys since the founding ones, not yet verified."""
-        return self._parse(self._call("GET", "/v1/coordinator-keys"), SuccessionChain)
+        """All successions of the coordinator's keys since the founding ones, not yet verified.
+
+        None of a coordinator that is too old to have any.
+        """
+        answer = self._connection.send("GET", "/v1/coordinator-keys", b"", {})
+        if answer.status == _NO_SUCH_CALL:
+            return SuccessionChain()
+        self._connection.raise_problem(answer)
+        return self._parse(answer, SuccessionChain)
 
     def current(self) -> CurrentRound:
         """The newest round's number and state."""

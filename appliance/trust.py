@@ -21,7 +21,7 @@ from appliance.enrolment import Enrolment, load_enrolment
 from appliance.locks import exclusive
 from appliance.paths import Paths
 from federation.canonical import Message
-from federation.errors import IdentityError, InputError, StorageError, TransportError
+from federation.errors import IdentityError, StorageError, TransportError
 from federation.files import write_atomically
 from federation.messages import PublicIdentity
 from federation.signing import Purpose, SignedDocument, fingerprint
@@ -110,10 +110,10 @@ class Trust:
         return document, document.open(model, self.newest, purpose)
 
     def _follow(self, client: CoordinatorClient, reason: IdentityError) -> None:
-        """Learn; a coordinator that cannot tell its keys leaves it at ``reason``."""
+        """Learn; an answer that is none of a coordinator's leaves it at ``reason``."""
         try:
             self.learn(client)
-        except (TransportError, InputError) as error:
+        except TransportError as error:
             if error.retryable:
                 raise
             raise reason from error

@@ -210,15 +210,16 @@ def test_a_coordinator_that_cannot_tell_its_keys_leaves_it_at_the_signature(site
     old = site.a.hospital.document(1)
     site.forged["/v1/rounds/1"] = old.model_copy(update={"body": old.body + " "})
     replace_by_path = site.a.line.trouble
-    answers = {"gone": Reply(404), "down": Reply(503)}
+    answers = {"gone": Reply(404), "other": Reply(200, old.to_json()), "down": Reply(503)}
 
     def trouble(request: Asked) -> Reply | None:
         return answers[state] if request.path == CHAIN else replace_by_path(request)
 
     site.a.line.trouble = trouble
-    own, state = site.a.hospital.identity.public(), "gone"
-    with pytest.raises(IdentityError, match="signature of this descriptor"):
-        fetch_round(site.a.client, 1, site.folder, site.trust, own)
+    own = site.a.hospital.identity.public()
+    for state in ("gone", "other"):
+        with pytest.raises(IdentityError, match="signature of this descriptor"):
+            fetch_round(site.a.client, 1, site.folder, site.trust, own)
     state = "down"
     with pytest.raises(TransportError) as caught:
         fetch_round(site.a.client, 1, site.folder, site.trust, own)

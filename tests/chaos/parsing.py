@@ -26,6 +26,8 @@ from federation.log import ConsistencyProof, InclusionProof
 from federation.membership import Invite
 from federation.messages import UploadRequest
 from federation.round_keys import HPKE, private_key, public_key, public_text
+from federation.signing import Identity
+from federation.succession import SignedSuccession, Succession, SuccessionChain
 from federation.tensors import read_header, read_tensors
 from tests.unit.federation.test_envelope import HOSPITAL, PARENT, SCHEMA, SEED, sealed
 
@@ -176,6 +178,17 @@ def _consistency(data: bytes) -> object:
     return proof.path
 
 
+def _chain(data: bytes) -> object:
+    """The keys that a hospital believes which pinned the first."""
+    return parse(SuccessionChain, data).since(_KEYS[0]).keys("f", HOSPITAL.public(), _KEYS[0])
+
+
+def _beginning(data: bytes, accepted: object) -> bool:
+    """Links may be withheld; which keys come next is not to be changed."""
+    assert isinstance(accepted, tuple)
+    return accepted == _KEYS[: len(accepted)]
+
+
 def _is(valid: object) -> Callable[[bytes, object], bool]:
     return lambda data, accepted: accepted == valid
 
@@ -184,6 +197,18 @@ _INVITE = Invite(
     federation="f", hospital="h1", url="https://c.example:8443", coordinator=HOSPITAL.public(),
     admin=HOSPITAL.public(), ca_certificate="-----BEGIN", token="A" * 43, expires=1_800_000_000,
 )  # fmt: skip
+_SIGNERS = [Identity.generate() for _ in range(3)]
+_KEYS = tuple(signer.public() for signer in _SIGNERS)
+_CHAIN = SuccessionChain(
+    links=tuple(
+        SignedSuccession.make(
+            Succession(federation="f", number=n, former=_KEYS[n - 1], new=_KEYS[n], at=n),
+            HOSPITAL,
+            _SIGNERS[n - 1],
+        )
+        for n in (1, 2)
+    )
+)
 _COORDINATOR_TOML = b"""[federation]
 name = "demo"
 [server]
@@ -236,6 +261,9 @@ PARSERS = {
     "safetensors": Parser(_TENSORS, _tensors, _same_tensors, ("federation/tensors.py",)),
     "invite": Parser(
         _INVITE.to_json(), _file(read_invite, "invite"), _understood, ("appliance/enrolment.py",)
+    ),
+    "succession chain": Parser(
+        _CHAIN.to_json(), _chain, _beginning, ("federation/succession.py", "federation/signing.py")
     ),
     "coordinator.toml": Parser(
         _COORDINATOR_TOML, _file(lambda p: coordinator.config.load_config(p, {}), "c"), _always,

@@ -129,7 +129,7 @@ class Trust:
             pinned = self.enrolment.coordinator
             shown = client.coordinator_keys().since(pinned)
             shown.check_continues(known)
-            if shown == known:
+            if len(shown.links) == len(known.links):
                 return
             keys = shown.keys(self.enrolment.federation, self.enrolment.admin, pinned)
             write_atomically(self.file, shown.to_json())

@@ -80,6 +80,8 @@ def command(
         f"Admin key: {made.admin_key}\n"
         "  Whoever holds it decides who is a member. Move it offline, to a USB stick in a safe,\n"
         "  and give its place with --admin-key when you approve or revoke.\n"
+        f"Fingerprint of the coordinator's own keys: {fingerprint(made.coordinator)}\n"
+        "  Keep it on paper: `coordinator restore` asks for it.\n"
         "Next: coordinator serve; coordinator invite HOSPITAL",
         as_json=as_json,
     )

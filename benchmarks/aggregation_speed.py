@@ -13,6 +13,7 @@ at 2,000), and the best CPU time counts, so that a busy machine disturbs all ali
 104 tensors of 8 x 4096 (13.6 MB in float32). The n adapters are views of four different ones: only
 what a program adds to its input is measured as memory. Flower and byzfl take all updates at once,
 so n x 13.6 MB come on top there; ours and the bare sum read one tensor of one hospital at a time.
+The files of ``fedavg_serialised`` are in memory in one piece, as Flower's records are.
 """
 
 from __future__ import annotations
@@ -77,24 +78,25 @@ def _ours(name: str, n: int, *, serialised: bool) -> Run:
     sys.path.insert(0, str(ROOT))
     from coordinator.aggregation import Inputs, Update, get
     from federation.adapter import AdapterSchema, ModuleShape
-    from federation.tensors import read_header, read_tensors, write_tensors
+    from federation.codec import decode
+    from federation.tensors import Pieces, write_tensors
 
     modules = tuple(
         ModuleShape(path=f"m.{i:02d}", inputs=WIDTH, outputs=WIDTH) for i in range(N_MODULES)
     )
     schema = AdapterSchema(modules=modules, rank=RANK, alpha=16.0)
+    shapes = schema.shapes()
     found = adapters()
     files: list[bytes] = []
     for adapter in found if serialised else []:
         file = io.BytesIO()
-        write_tensors(file, schema.shapes(), iter(adapter.items()))
+        write_tensors(file, shapes, iter(adapter.items()))
         files.append(file.getvalue())
 
     def tensors(i: int) -> Iterator[tuple[str, np.ndarray]]:
         if not serialised:
             return iter(found[i % DIFFERENT].items())
-        source = io.BytesIO(files[i % DIFFERENT])
-        return read_tensors(source, read_header(source))
+        return decode(Pieces([files[i % DIFFERENT]]), "fp32", shapes, {})
 
     updates = [Update(f"h{i:04d}", RANK, 10, {}, lambda i=i: tensors(i)) for i in range(n)]
     inputs = Inputs.of(schema, lambda: iter(found[0].items()), updates)

@@ -32,8 +32,10 @@ def examine(coordinator: Coordinator, row: RoundRow, delivered: Sequence[UploadR
         for upload_id, reason in damaged.items()
     }
     for upload, finding in zip(readable, _anomalies(coordinator, row, readable), strict=True):
-        loss = validated.losses.get(upload.upload_id)
-        found[upload.upload_id] = finding.model_copy(update={"validated_loss": loss})
+        if own := validated.losses.get(upload.upload_id):
+            measured = {"validated_loss": own.loss, "validated_variance": own.variance}
+            finding = finding.model_copy(update=measured)
+        found[upload.upload_id] = finding
     turned = coordinator.store.reviews.examined(
         row.number,
         inputs_digest(row, delivered),

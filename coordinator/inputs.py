@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from coordinator.aggregation import Inputs, Tensors, Update
+from coordinator.aggregation import Inputs, Tensors, Update, ValidatedLoss
 from coordinator.context import Coordinator
 from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
@@ -30,9 +30,9 @@ def round_inputs(
     coordinator: Coordinator,
     row: RoundRow,
     included: Sequence[UploadRow],
-    losses: Mapping[str, float | None],
+    losses: Mapping[str, ValidatedLoss],
 ) -> Inputs:
-    """The updates, each opened when it is read; ``losses`` are validated ones by upload id.
+    """The updates, each opened when it is read; ``losses`` are by upload id.
 
     Raises StorageError without the round's secret or parent adapter. Reading raises Damaged for an
     update that the disk has changed.
@@ -69,7 +69,7 @@ def round_inputs(
             n_examples=header.n_examples,
             metrics=header.metrics,
             tensors=lambda: tensors(upload),
-            validated_loss=losses.get(upload.upload_id),
+            validated=losses.get(upload.upload_id),
         )
 
     return Inputs.of(

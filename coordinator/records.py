@@ -43,6 +43,7 @@ def contribution(upload: UploadRow, share: Share, review: Review | None) -> Cont
         engine=header.engine,
         change=review.finding.figures if review else None,
         validated_loss=review.finding.validated_loss if review else None,
+        validated_variance=review.finding.validated_variance if review else None,
     )
 
 
@@ -53,6 +54,7 @@ def _rejection(upload: UploadRow, review: Review | None) -> Rejection:
         reason=(upload.reason or "")[:1000],
         change=review.finding.figures if review else None,
         validated_loss=review.finding.validated_loss if review else None,
+        validated_variance=review.finding.validated_variance if review else None,
     )
 
 

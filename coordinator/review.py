@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from coordinator.aggregation import ValidatedLoss
 from coordinator.context import Coordinator
 from coordinator.errors import NoSuchRound
 from coordinator.facts import accepted, facts_of, in_quarantine
@@ -57,18 +58,18 @@ def remark(review: Review) -> str:
 
 def validated_losses(
     reviews: Mapping[str, Review], included: Sequence[UploadRow]
-) -> dict[str, float | None]:
+) -> dict[str, ValidatedLoss]:
     """The validated losses by upload id: of all updates, else of none.
 
     A validated loss and a reported one are of different examples, and cannot be compared.
     """
     losses = {
-        u.upload_id: review.finding.validated_loss
+        u.upload_id: ValidatedLoss(loss, review.finding.validated_variance)
         for u in included
         if (review := reviews.get(u.upload_id)) is not None
+        and (loss := review.finding.validated_loss) is not None
     }
-    whole = len(losses) == len(included) and all(loss is not None for loss in losses.values())
-    return losses if whole else {}
+    return losses if len(losses) == len(included) else {}
 
 
 def quarantine_of(coordinator: Coordinator, row: RoundRow, own: Sequence[UploadRow]) -> str:

@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from coordinator.aggregation import Inputs, Tensors, Update
+from coordinator.aggregation import Inputs, Tensors, Update, ValidatedLoss
 from coordinator.config import ValidationSection
 from coordinator.context import Coordinator
 from coordinator.inputs import round_inputs
 from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
-from coordinator.validation import Adapter, Failure, Job, Loss, read_items
+from coordinator.validation import FOLDS, FOR_FOLDS, Adapter, Failure, Job, Loss, read_items
 from federation.base_model import CARD_NAME, read_card
 from federation.canonical import Message, canonical_json, file_sha256, sha256
 from federation.errors import BackendError, InputError, ModelError
@@ -35,7 +35,7 @@ from federation.errors import BackendError, InputError, ModelError
 class Validated:
     """Losses by upload id; ``text`` says on what, or why not, and is empty without a set."""
 
-    losses: Mapping[str, float] = field(default_factory=dict)
+    losses: Mapping[str, ValidatedLoss] = field(default_factory=dict)
     text: str = ""
 
 
@@ -62,7 +62,10 @@ def validate(coordinator: Coordinator, row: RoundRow, uploads: Sequence[UploadRo
     except (InputError, BackendError) as error:
         coordinator.emit("not_validated", round=row.number, reason=str(error), hint=error.hint)
         return Validated(text=f"not validated, so that the reported losses hold: {error}")
-    return Validated(known, f"validated on {n} examples of {Path(section.data).name}")
+    text = f"validated on {n} examples of {Path(section.data).name}"
+    if n < FOR_FOLDS:
+        text += f"; folds need {FOR_FOLDS}, so that nobody's steadiness counts"
+    return Validated(known, text)
 
 
 def _set_digest(section: ValidationSection, row: RoundRow) -> str:
@@ -80,13 +83,14 @@ def _set_digest(section: ValidationSection, row: RoundRow) -> str:
             f"{row.descriptor.base.name}.",
             hint="Set [validation] base to the folder of the round's base model.",
         )
-    what = [file_sha256(Path(section.data)), card.sha256, section.examples, section.max_length]
+    data = file_sha256(Path(section.data))
+    what = [data, card.sha256, section.examples, section.max_length, FOLDS]
     return sha256(canonical_json(what))
 
 
 def _measured(
     coordinator: Coordinator, row: RoundRow, uploads: Sequence[UploadRow]
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[tuple[str, ValidatedLoss]]:
     """The losses one by one. Raises BackendError, or what the process says is wrong."""
     section = coordinator.validation
     inputs = round_inputs(coordinator, row, uploads, {})
@@ -106,7 +110,7 @@ def _measured(
                     upload_id=upload.upload_id, weights=str(file), adapter_schema=schema
                 )
                 answer = Loss.model_validate(ask(adapter))
-            yield answer.upload_id, answer.loss
+            yield answer.upload_id, ValidatedLoss(answer.loss, answer.variance)
 
 
 def _whole(inputs: Inputs, update: Update) -> Tensors:

@@ -4,14 +4,17 @@ The only module of the coordinator that uses an engine, and only when it runs: b
 ``python -m coordinator.validation``. It speaks JSON lines. In: a ``Job``, then an ``Adapter`` each;
 out: a ``Ready``, then a ``Loss`` each, in order; or a ``Failure`` and the end. It ends with its
 input, so also when the coordinator is killed.
+
+    loss = sum_i n_i l_i / sum_i n_i over all examples i, of n_i completion tokens
+    variance = sample variance of the same over each of the folds {i : i mod 5 = k}
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import queue
+import statistics
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,16 +23,24 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
+from coordinator.aggregation import ValidatedLoss
 from federation.adapter import AdapterSchema
 from federation.canonical import Message
 from federation.errors import DataError, FedMedError
 from federation.messages import Hex16
 
 if TYPE_CHECKING:
-    from backends.base import ChatMessage, Example, LoadedModel
+    from backends.base import ChatMessage, Example, ExampleLoss, LoadedModel
 
 WORST = 1e4
 """What a loss that is larger or not finite counts as: one bad update must not hide the others'."""
+
+FOLDS = 5
+"""Into how many the set is dealt, one example after the other, so that each has all topics of a set
+that is sorted by topic; a prime, so that topics that take turns do not become folds either."""
+
+FOR_FOLDS = 2 * FOLDS
+"""How many examples a set needs for folds: of one alone, a fold's loss is that example's."""
 
 
 class Item(Message):
@@ -63,10 +74,11 @@ class Ready(Message):
 
 
 class Loss(Message):
-    """The mean over all completion tokens, in nats."""
+    """The mean over all completion tokens, in nats, and its variance over folds."""
 
     upload_id: Hex16
     loss: float
+    variance: float | None
 
 
 class Failure(Message):
@@ -114,11 +126,23 @@ def _examples(model: LoadedModel, items: Sequence[Item], max_length: int) -> lis
     return [model.encode(conversation, max_length=max_length) for conversation in conversations]
 
 
-def _mean_loss(model: LoadedModel, examples: Sequence[Example], adapter: Adapter) -> float:
-    model.attach(Path(adapter.weights), adapter.adapter_schema)
-    losses = model.losses(examples)
-    mean = sum(x.loss * x.n_tokens for x in losses) / sum(x.n_tokens for x in losses)
-    return min(mean, WORST) if math.isfinite(mean) else WORST
+def over_folds(losses: Sequence[ExampleLoss]) -> ValidatedLoss:
+    """The examples' mean a token, and its variance over folds; None of fewer than ``FOR_FOLDS``.
+
+    A model that is as bad as can be counts as unsteady, too: all its folds may be alike.
+    """
+    loss = _mean(losses)
+    if not loss <= WORST:
+        loss = WORST
+    if len(losses) < FOR_FOLDS:
+        return ValidatedLoss(loss, None)
+    if loss == WORST:
+        return ValidatedLoss(loss, WORST)
+    return ValidatedLoss(loss, statistics.variance(_mean(losses[k::FOLDS]) for k in range(FOLDS)))
+
+
+def _mean(losses: Sequence[ExampleLoss]) -> float:
+    return sum(x.loss * x.n_tokens for x in losses) / sum(x.n_tokens for x in losses)
 
 
 def _lines() -> Iterator[str]:
@@ -154,8 +178,9 @@ def main() -> None:
         _say(Ready(examples=len(examples)))
         for line in lines:
             adapter = Adapter.model_validate_json(line)
-            loss = _mean_loss(model, examples, adapter)
-            _say(Loss(upload_id=adapter.upload_id, loss=loss))
+            model.attach(Path(adapter.weights), adapter.adapter_schema)
+            found = over_folds(model.losses(examples))
+            _say(Loss(upload_id=adapter.upload_id, loss=found.loss, variance=found.variance))
     except FedMedError as error:
         _say(Failure(message=str(error), hint=error.hint))
 

@@ -16,7 +16,9 @@ in the sum over rounds, but for the last rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import IO, cast
 
 import numpy as np
@@ -31,7 +33,8 @@ from federation.tensors import (
     Readable,
     TensorInfo,
     header_of,
-    read_header,
+    parse_header,
+    read_header_text,
     read_tensors,
 )
 
@@ -56,17 +59,32 @@ def reference(
     return parent if codec != "fp32" and rank == schema.rank else {}
 
 
-def _layout(codec: Codec, shapes: Mapping[str, tuple[int, ...]]) -> list[TensorInfo]:
-    """What is written for tensors of these shapes, in name order."""
-    if codec != "int8":
-        dtype = CODED_DTYPES["F32" if codec == "fp32" else "BF16"]
-        return [TensorInfo(name, dtype, shapes[name]) for name in sorted(shapes)]
+@dataclass(frozen=True)
+class _Layout:
+    """What is written for tensors of some shapes: in name order, with ``length`` bytes in all."""
+
+    infos: tuple[TensorInfo, ...]
+    header: bytes
+    length: int
+
+
+def _layout(codec: Codec, shapes: Mapping[str, tuple[int, ...]]) -> _Layout:
+    return _layout_of(codec, tuple(sorted(shapes.items())))
+
+
+@lru_cache(maxsize=8)  # one for all hospitals of a round: its list of tensors is shared
+def _layout_of(codec: Codec, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> _Layout:
     infos: list[TensorInfo] = []
-    for name in sorted(shapes):
-        rows, columns = _components(name, shapes[name])
-        infos.append(TensorInfo(name, CODED_DTYPES["I8"], (rows, columns)))
-        infos.append(TensorInfo(name + _SCALE, CODED_DTYPES["F32"], (rows,)))
-    return infos
+    for name, shape in shapes:
+        if codec != "int8":
+            dtype = CODED_DTYPES["F32" if codec == "fp32" else "BF16"]
+            infos.append(TensorInfo(name, dtype, shape))
+        else:
+            rows, columns = _components(name, shape)
+            infos.append(TensorInfo(name, CODED_DTYPES["I8"], (rows, columns)))
+            infos.append(TensorInfo(name + _SCALE, CODED_DTYPES["F32"], (rows,)))
+    header = header_of(infos)
+    return _Layout(tuple(infos), header, len(header) + sum(info.size for info in infos))
 
 
 def _is_b(name: str) -> bool:
@@ -77,13 +95,9 @@ def _components(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[::-1] if _is_b(name) else shape
 
 
-def _plain_length(infos: list[TensorInfo]) -> int:
-    return len(header_of(infos)) + sum(info.size for info in infos)
-
-
 def largest_payload(codec: Codec, schema: AdapterSchema, factors: Factors) -> int:
     """Bytes that ``encode`` writes at most for an update of the schema's rank."""
-    plain = _plain_length(_layout(codec, schema.shapes(factors)))
+    plain = _layout(codec, schema.shapes(factors)).length
     if codec == "fp32":
         return plain
     # What cannot be compressed is stored: 3 bytes for each block of 128 KiB; RFC 8878, 3.1.1.
@@ -103,33 +117,38 @@ def encode(
     reading what this yields. The same values give the same bytes, with one release of zstd. Raises
     AdapterError for a value that is not finite and for tensors other than ``shapes`` announce.
     """
-    infos = _layout(codec, shapes)
+    layout = _layout(codec, shapes)
     changes = _joined(tensors, since, np.subtract)
     if codec == "fp32":
-        yield from _write(target.write, codec, infos, changes)
+        yield from _write(target.write, codec, layout, changes)
         return
     compressor = zstandard.ZstdCompressor(compression_params=_COMPRESSION)
-    frame = compressor.compressobj(size=_plain_length(infos))
-    yield from _write(lambda part: target.write(frame.compress(part)), codec, infos, changes)
+    frame = compressor.compressobj(size=layout.length)
+    yield from _write(lambda part: target.write(frame.compress(part)), codec, layout, changes)
     target.write(frame.flush())
 
 
 def _joined(tensors: _Tensors, others: Mapping[str, np.ndarray], join: np.ufunc) -> _Tensors:
-    for name, tensor in tensors:
+    def joined(entry: tuple[str, np.ndarray]) -> tuple[str, np.ndarray]:
+        name, tensor = entry
+        if name not in others:
+            return entry
         # What gets too large is refused as not finite by whoever reads it.
         with np.errstate(over="ignore", invalid="ignore"):
-            joined = join(tensor, others[name]) if name in others else tensor
-        yield name, joined
+            return name, join(tensor, others[name])
+
+    # Not a loop, here and below: its variables would keep each hospital's last tensor.
+    return map(joined, tensors)
 
 
 def _write(
     write: Callable[[bytes], object],
     codec: Codec,
-    infos: list[TensorInfo],
+    layout: _Layout,
     changes: _Tensors,
 ) -> _Tensors:
-    write(header_of(infos))
-    announced = iter(infos)
+    write(layout.header)
+    announced = iter(layout.infos)
     for name, change in checked_tensors(changes):
         coded = _coded(codec, name, change)
         for part in coded:
@@ -180,12 +199,20 @@ def decode(
     iterating also for damage, values out of bounds, and bytes that follow. Values may not be
     finite: ``federation.adapter.checked_tensors`` is for that.
     """
-    expected = _layout(codec, shapes)
+    layout = _layout(codec, shapes)
     if codec != "fp32":
-        source = _Expanded(source, _plain_length(expected))
+        source = _Expanded(source, layout.length)
     # With a scale for each tensor it may be longer than that of any adapter.
-    longest = max(MAX_HEADER, len(header_of(expected)))
-    found = read_header(source, CODED_DTYPES, longest)
+    text = read_header_text(source, max(MAX_HEADER, len(layout.header)))
+    if text != layout.header[8:]:
+        # Only now is it worth looking what it says, or what is wrong with it.
+        _check_header(codec, parse_header(text, CODED_DTYPES), layout.infos)
+    return _joined(_values(codec, read_tensors(source, layout.infos)), since, np.add)
+
+
+def _check_header(
+    codec: Codec, found: Sequence[TensorInfo], expected: Sequence[TensorInfo]
+) -> None:
     check_layout({i.name: i.shape for i in found}, {i.name: i.shape for i in expected})
     if [i.name for i in found] != [i.name for i in expected]:
         raise AdapterError("The update's tensors do not lie in the order of their names.")
@@ -194,13 +221,14 @@ def decode(
             raise AdapterError(
                 f"Tensor {info.name!r} is {info.dtype}, not {wanted.dtype} as {codec} writes it."
             )
-    return _joined(_values(codec, read_tensors(source, found)), since, np.add)
 
 
 def _values(codec: Codec, coded: _Tensors) -> _Tensors:
-    for name, first in coded:
-        parts = [first, next(coded)[1]] if codec == "int8" else [first]
-        yield name, _value(codec, name, parts)
+    def value(first: tuple[str, np.ndarray]) -> tuple[str, np.ndarray]:
+        name, codes = first
+        return name, _value(codec, name, [codes, next(coded)[1]] if codec == "int8" else [codes])
+
+    return map(value, coded)
 
 
 class _Expanded:

@@ -40,6 +40,7 @@ from federation.messages import (
 )
 from federation.round_keys import HPKE, public_key
 from federation.signing import Identity, Signatures, verify
+from federation.tensors import Pieces
 
 _CHUNK = 1 << 20
 _STREAM_CHUNK = 128 << 10
@@ -165,30 +166,24 @@ class _DecryptedStream:
 
     def __init__(self, body: Path, decryptor: Cobblestone256Decryptor) -> None:
         # An aggregation has one stream of each hospital open: together they stay small.
-        self._chunks = file_chunks(body, _STREAM_CHUNK)
-        self._decryptor = decryptor
-        self._buffer = bytearray()
-        self._done = False
+        self._pieces = Pieces(_decrypted(file_chunks(body, _STREAM_CHUNK), decryptor))
         self.digest = hashlib.sha256()
 
-    def read(self, n: int, /) -> bytes:
+    def read(self, n: int, /) -> bytes | memoryview:
         """``n`` bytes, fewer only at the end. Raises EnvelopeError on a damaged body."""
-        while len(self._buffer) < n and not self._done:
-            chunk = next(self._chunks, None)
-            try:
-                if chunk is None:
-                    self._done = True
-                    self._buffer += self._decryptor.finalize()
-                else:
-                    self._buffer += self._decryptor.update(chunk)
-            except (InvalidTag, ValueError) as error:
-                raise EnvelopeError(
-                    "The update's body is damaged or truncated.", hint=_SEND_AGAIN
-                ) from error
-        taken = bytes(self._buffer[:n])
-        del self._buffer[:n]
+        taken = self._pieces.read(n)
         self.digest.update(taken)
         return taken
+
+
+def _decrypted(chunks: Iterator[bytes], decryptor: Cobblestone256Decryptor) -> Iterator[bytes]:
+    try:
+        yield from map(decryptor.update, chunks)
+        yield decryptor.finalize()
+    except (InvalidTag, ValueError) as error:
+        raise EnvelopeError(
+            "The update's body is damaged or truncated.", hint=_SEND_AGAIN
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -268,7 +263,7 @@ def _read_payload_header(stream: _DecryptedStream) -> PayloadHeader:
     if not 0 < length <= _MAX_PAYLOAD_HEADER:
         raise EnvelopeError(f"The update's sealed header has {length} bytes.")
     try:
-        return PayloadHeader.model_validate_json(stream.read(length))
+        return PayloadHeader.model_validate_json(bytes(stream.read(length)))
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])

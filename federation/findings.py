@@ -26,9 +26,12 @@ class UpdateFinding(Message):
 
     ``figures`` is None where it could not be read any more, and then ``reasons`` says so.
     ``validated_loss`` is that of this hospital's own model on the coordinator's validation set, in
-    nats a completion token, None where there is no such set or it could not be used.
+    nats a completion token, None where there is no such set or it could not be used;
+    ``validated_variance`` the loss's sample variance over folds of the set, None also where the set
+    has too few examples for folds.
     """
 
     figures: ChangeFigures | None
     reasons: tuple[str, ...]
     validated_loss: float | None = None
+    validated_variance: float | None = None

@@ -25,7 +25,7 @@ from federation.messages import (
 class Contribution(Message):
     """One hospital's part in a round; the explanation is for people.
 
-    ``change`` is what it changed beside the others, ``validated_loss`` as in ``UpdateFinding``.
+    ``change`` is what it changed beside the others, the validated figures as in ``UpdateFinding``.
     """
 
     hospital: Name
@@ -39,6 +39,7 @@ class Contribution(Message):
     engine: EngineInfo
     change: ChangeFigures | None = None
     validated_loss: float | None = None
+    validated_variance: float | None = None
 
 
 class Rejection(Message):
@@ -49,6 +50,7 @@ class Rejection(Message):
     reason: str = Field(max_length=1000)
     change: ChangeFigures | None = None
     validated_loss: float | None = None
+    validated_variance: float | None = None
 
 
 class RoundRecord(Message):

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -38,8 +39,30 @@ _NAMES = {dtype: name for name, dtype in CODED_DTYPES.items()}
 class Readable(Protocol):
     """A stream of bytes: ``read(n)`` gives n bytes, fewer only at the end."""
 
-    def read(self, n: int, /) -> bytes:
+    def read(self, n: int, /) -> bytes | memoryview:
         """Up to ``n`` bytes."""
+
+
+class Pieces:
+    """Bytes that come in pieces, as a stream: what lies in one piece is read without a copy."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._left = memoryview(b"")
+
+    def read(self, n: int, /) -> bytes | memoryview:
+        """``n`` bytes, fewer only at the end; a view keeps its piece in memory."""
+        taken = []
+        while n > len(self._left):
+            if self._left:
+                taken.append(self._left)
+                n -= len(self._left)
+            piece = next(self._pieces, None)
+            self._left = memoryview(piece or b"")
+            if piece is None:
+                return b"".join(taken)
+        last, self._left = self._left[:n], self._left[n:]
+        return b"".join((*taken, last)) if taken else last
 
 
 @dataclass(frozen=True)
@@ -50,17 +73,21 @@ class TensorInfo:
     dtype: np.dtype
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Length of the tensor's data in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def _read_exactly(source: Readable, n: int, what: str) -> bytes:
+def _read_exactly(source: Readable, n: int, what: str) -> bytes | memoryview:
     data = source.read(n)
     if len(data) != n:
-        raise AdapterError(f"The safetensors data ends inside {what}.")
+        raise _ends_inside(what)
     return data
+
+
+def _ends_inside(what: str) -> AdapterError:
+    return AdapterError(f"The safetensors data ends inside {what}.")
 
 
 def _parse_entry(
@@ -91,18 +118,28 @@ def _no_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def read_header(
-    source: Readable, dtypes: Mapping[str, np.dtype] = DTYPES, longest: int = MAX_HEADER
-) -> list[TensorInfo]:
-    """Read and check the header; the tensors in the order of their data, gapless from 0.
+def read_header(source: Readable) -> list[TensorInfo]:
+    """Read and check an adapter's header; the tensors in the order of their data, gapless from 0.
 
-    Raises AdapterError on a header of more than ``longest`` bytes, not JSON, with gaps, overlaps,
-    other dtypes than ``dtypes`` or sizes that do not match the shapes.
+    Raises AdapterError on one of more than ``MAX_HEADER`` bytes, and as ``parse_header`` does.
     """
+    return parse_header(read_header_text(source))
+
+
+def read_header_text(source: Readable, longest: int = MAX_HEADER) -> bytes:
+    """The header's JSON, not looked at. Raises AdapterError beyond ``longest`` bytes."""
     length = int.from_bytes(_read_exactly(source, 8, "the header's length"), "little")
     if length > longest:
         raise AdapterError(f"The safetensors header has {length} bytes, more than {longest}.")
-    raw = _read_exactly(source, length, "the header")
+    return bytes(_read_exactly(source, length, "the header"))
+
+
+def parse_header(raw: bytes, dtypes: Mapping[str, np.dtype] = DTYPES) -> list[TensorInfo]:
+    """What a header says, checked; the tensors in the order of their data, gapless from 0.
+
+    Raises AdapterError on a header that is not JSON, with gaps, overlaps, other dtypes than
+    ``dtypes`` or sizes that do not match the shapes.
+    """
     try:
         parsed = json.loads(raw, object_pairs_hook=_no_duplicate_keys)
     except (ValueError, RecursionError) as error:
@@ -131,26 +168,30 @@ def read_tensors(source: Readable, infos: Iterable[TensorInfo]) -> Iterator[tupl
     A tensor that the reader has dropped is not kept here either.
     """
     for info in infos:
-        yield (
-            info.name,
-            np.frombuffer(
-                _read_exactly(source, info.size, f"tensor {info.name!r}"), dtype=info.dtype
-            ).reshape(info.shape),
-        )
+        yield info.name, _tensor(source, info)
     if source.read(1):
         raise AdapterError("Bytes follow the last tensor.")
+
+
+def _tensor(source: Readable, info: TensorInfo) -> np.ndarray:
+    data = source.read(info.size)
+    if len(data) != info.size:
+        raise _ends_inside(f"tensor {info.name!r}")
+    return np.ndarray(info.shape, info.dtype, data)
 
 
 class TensorFile(Mapping[str, np.ndarray]):
     """The tensors of a safetensors file by name, each read when it is asked for.
 
-    The file is open only meanwhile, so that any number of streams may look something up in turn.
+    The file is open only meanwhile, so that any number of streams may look something up in turn;
+    the tensor read last is kept, since the updates of all hospitals ask for the same one in turn.
     Raises StorageError where it cannot be read, AdapterError where it is not safetensors.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._places: dict[str, tuple[int, TensorInfo]] = {}
+        self._last: tuple[str, np.ndarray] | None = None
         with _readable(path), path.open("rb") as file:
             infos = read_header(file)
             position = file.tell()
@@ -163,11 +204,15 @@ class TensorFile(Mapping[str, np.ndarray]):
         return {name: info.shape for name, (_, info) in self._places.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
+        last = self._last
+        if last is not None and last[0] == name:
+            return last[1]
         position, info = self._places[name]
         with _readable(self._path), self._path.open("rb") as file:
             file.seek(position)
-            data = _read_exactly(file, info.size, f"tensor {name!r}")
-        return np.frombuffer(data, dtype=info.dtype).reshape(info.shape)
+            tensor = _tensor(file, info)
+        self._last = name, tensor
+        return tensor
 
     def __contains__(self, name: object) -> bool:
         return name in self._places

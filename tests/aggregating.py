@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from coordinator.aggregation import Inputs, Update
+from coordinator.aggregation import Inputs, Update, ValidatedLoss
 from federation.adapter import AdapterSchema, Factors, ModuleShape, initial_adapter, tensor_name
 from federation.messages import Metric
 
@@ -42,7 +42,7 @@ class Made:
     rank: int = SCHEMA.rank
     n_examples: int = 10
     metrics: Mapping[Metric, float] = field(default_factory=dict)
-    validated_loss: float | None = None
+    validated: ValidatedLoss | None = None
 
     def update(self) -> Update:
         return Update(
@@ -51,7 +51,7 @@ class Made:
             n_examples=self.n_examples,
             metrics=self.metrics,
             tensors=lambda: iter(self.tensors.items()),
-            validated_loss=self.validated_loss,
+            validated=self.validated,
         )
 
 

@@ -19,7 +19,7 @@ from benchmarks.aggregation_quality.attacks import (
 )
 from benchmarks.aggregation_quality.learning import POOLED, Learner
 from coordinator import aggregation
-from coordinator.aggregation import Inputs, Update, gram
+from coordinator.aggregation import Inputs, Update, ValidatedLoss, gram
 from coordinator.anomalies import find_anomalies
 from coordinator.errors import CannotAggregate
 from federation.messages import Metric
@@ -143,7 +143,7 @@ def _update(
         if cell.attack == "liar":
             n_examples *= LIE_EXAMPLES
             metrics = LIE_METRICS
-    validated: float | None = None
+    validated: ValidatedLoss | None = None
     if cell.validated:
         validated = learner.validate(learner.store(learner.read(parent) | tensors))
     return Update(

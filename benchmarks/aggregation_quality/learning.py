@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from backends.cuda import BACKEND
 from benchmarks.aggregation_quality.attacks import flipped
 from benchmarks.aggregation_quality.labels import first_token_losses
 from benchmarks.aggregation_quality.tasks import N_REPORT, HospitalRecords, Record, Task, answered
+from coordinator.aggregation import ValidatedLoss
+from coordinator.validation import FOLDS, over_folds
 from federation.adapter import AdapterSchema, Factors, initial_adapter
 from federation.base_model import read_card
 from federation.canonical import canonical_json, file_sha256, sha256
@@ -147,15 +149,15 @@ class Learner:
         scores = [b - a for a, b in zip(yes, no, strict=True)]
         return {"loss": statistics.fmean(right), "scores": scores, "truth": truth}
 
-    def validate(self, adapter: Path) -> float:
-        """The coordinator's own loss of an adapter, in nats a completion token."""
-        key = self._key("validate", adapter.stem)
+    def validate(self, adapter: Path) -> ValidatedLoss:
+        """What the coordinator measures of an adapter, as the product does."""
+        key = self._key("validate", FOLDS, adapter.stem)
 
         def run() -> dict[str, Any]:
             self._model.attach(adapter, self.schema)
-            return {"loss": self._mean(self._encode(self.task.validation))}
+            return asdict(over_folds(self._model.losses(self._encode(self.task.validation))))
 
-        return float(keep(self._cache / "evaluations" / f"{key}.json", run)["loss"])
+        return ValidatedLoss(**keep(self._cache / "evaluations" / f"{key}.json", run))
 
     def _held_out(self, hospital: str) -> list[Example]:
         return self._encoded_once(("held-out", hospital), lambda: self._records(hospital).held_out)

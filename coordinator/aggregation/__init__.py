@@ -32,6 +32,7 @@ from coordinator.aggregation._types import (
     Shares,
     Tensors,
     Update,
+    ValidatedLoss,
     Weighting,
 )
 from coordinator.errors import CannotAggregate
@@ -50,6 +51,7 @@ __all__ = [
     "Shares",
     "Tensors",
     "Update",
+    "ValidatedLoss",
     "Weighting",
     "discover",
     "factor_moves",

@@ -22,11 +22,23 @@ Exactness = Literal["yes", "up to rank", "no"]
 
 
 @dataclass(frozen=True)
+class ValidatedLoss:
+    """What the coordinator measured of one update on its own validation set.
+
+    ``loss`` is in nats a completion token; ``variance`` that of the loss over folds of the set, in
+    nats squared, None where the set is too small for folds.
+    """
+
+    loss: float
+    variance: float | None
+
+
+@dataclass(frozen=True)
 class Update:
     """One hospital's accepted update: float32 tensors of the round's live factors.
 
-    ``validated_loss`` is the coordinator's own loss of this update, in nats a completion token,
-    where it has a validation set; it comes before anything the hospital reports.
+    ``validated`` is the coordinator's own measurement, where it has a validation set; it comes
+    before anything the hospital reports.
     """
 
     hospital: str
@@ -34,7 +46,7 @@ class Update:
     n_examples: int
     metrics: Mapping[Metric, float]
     tensors: Source
-    validated_loss: float | None = None
+    validated: ValidatedLoss | None = None
 
 
 @dataclass(frozen=True)

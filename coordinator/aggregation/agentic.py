@@ -5,15 +5,22 @@
     q_i = 0.6 c(l_i) + 0.4 c(v_i);  p_i = sqrt(min(n_i, 3 median n));  w proportional to p q
     water-filled to sum 1 with 0.1 / n <= w_i <= max(1/n, min(1/2, 2/n))
 
-l is the coordinator's own validated loss where it has one of any update, else the reported loss;
-v the reported variance of the last step losses. What is missing or not finite counts as 3 scales
-bad. So a hospital that lies about its figures gains at most the cap.
+l is the reported loss, v the reported variance of the last step losses. What is missing or not
+finite counts as 3 scales bad. So a hospital that lies about its figures gains at most the cap.
+
+Where the coordinator validates, nothing a hospital reports changes any weight: l and v are of the
+update's loss on the coordinator's set and over the set's folds, and
+
+    q_i = 0.6 c(l_i) + 0.4 min(c(l_i), c(v_i)), without folds c(l_i);  p_i = 1
+
+since an update that is bad on all folds alike is steady, which is no quality of it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -54,23 +61,63 @@ def water_fill(raw: np.ndarray, low: float, high: float) -> np.ndarray:
     return weights
 
 
-def _losses(updates: Sequence[Update]) -> tuple[list[float | None], str]:
-    """All validated or all reported: one hospital's data says nothing about another's loss."""
-    if any(u.validated_loss is not None for u in updates):
-        return [u.validated_loss for u in updates], "validated"
-    return [u.metrics.get("loss_after") for u in updates], "reported"
+@dataclass(frozen=True)
+class _Rating:
+    """The updates' raw weights (n,), positive, and in words how each came to its own."""
+
+    raw: np.ndarray
+    words: list[str]
 
 
-def _in_words(kind: str, loss: float | None, above: float, variance: float | None, v: float) -> str:
-    if loss is None or not math.isfinite(loss):
-        first = f"no {kind} loss, so counted as 3 scales bad"
-    elif abs(above) <= _ON_PAR:
-        first = f"{kind} loss at the median"
-    else:
-        first = f"{kind} loss {'better' if above < 0 else 'worse'} than the median"
-    if variance is None or not math.isfinite(variance):
-        return f"{first}, no loss variance, so counted as unsteady"
-    return f"{first}, {'steady' if v <= 1 else 'unsteady'}"
+def _by_reports(updates: Sequence[Update]) -> _Rating:
+    losses = [u.metrics.get("loss_after") for u in updates]
+    variances = [u.metrics.get("loss_variance") for u in updates]
+    counts = np.array([u.n_examples for u in updates], dtype=np.float64)
+    p = np.sqrt(np.minimum(counts, 3 * np.median(counts)))
+    raw = p * (0.6 * _c(losses) + 0.4 * _c(variances))
+    words = zip(_how_low("reported", losses), _how_steady(variances), strict=True)
+    return _Rating(raw, [f"{low}, {steady}" for low, steady in words])
+
+
+def _by_validation(updates: Sequence[Update]) -> _Rating:
+    """A hospital that was not validated while others were has no loss: its own word is no match."""
+    losses = [u.validated.loss if u.validated else None for u in updates]
+    words = _how_low("validated", losses)
+    if any(u.validated is not None and u.validated.variance is None for u in updates):
+        return _Rating(_c(losses), words)
+    variances = [u.validated.variance if u.validated else None for u in updates]
+    low_loss = _c(losses)
+    raw = 0.6 * low_loss + 0.4 * np.minimum(low_loss, _c(variances))
+    words = [
+        f"{low}, {steady} over folds"
+        for low, steady in zip(words, _how_steady(variances), strict=True)
+    ]
+    return _Rating(raw, words)
+
+
+def _c(values: Sequence[float | None]) -> np.ndarray:
+    found: np.ndarray = 1 / (1 + np.exp(scales_above_median(values)))
+    return found
+
+
+def _how_low(kind: str, losses: Sequence[float | None]) -> list[str]:
+    def said(loss: float | None, above: float) -> str:
+        if loss is None or not math.isfinite(loss):
+            return f"no {kind} loss, so counted as 3 scales bad"
+        if abs(above) <= _ON_PAR:
+            return f"{kind} loss at the median"
+        return f"{kind} loss {'better' if above < 0 else 'worse'} than the median"
+
+    return list(map(said, losses, scales_above_median(losses)))
+
+
+def _how_steady(variances: Sequence[float | None]) -> list[str]:
+    def said(variance: float | None, above: float) -> str:
+        if variance is None or not math.isfinite(variance):
+            return "no loss variance, so counted as unsteady"
+        return "steady" if above <= 1 else "unsteady"
+
+    return list(map(said, variances, scales_above_median(variances)))
 
 
 def _weights(inputs: Inputs) -> Shares:
@@ -78,17 +125,13 @@ def _weights(inputs: Inputs) -> Shares:
     n = len(updates)
     if n == 1:
         return {updates[0].hospital: Share(1.0, "the only update")}
-    losses, kind = _losses(updates)
-    variances = [u.metrics.get("loss_variance") for u in updates]
-    above_loss, above_variance = scales_above_median(losses), scales_above_median(variances)
-    quality = 0.6 / (1 + np.exp(above_loss)) + 0.4 / (1 + np.exp(above_variance))
-    counts = np.array([u.n_examples for u in updates], dtype=np.float64)
-    raw = np.sqrt(np.minimum(counts, 3 * np.median(counts))) * quality
+    validated = any(u.validated is not None for u in updates)
+    rating = _by_validation(updates) if validated else _by_reports(updates)
     low, high = 0.1 / n, max(1 / n, min(0.5, 2 / n))
-    weights = water_fill(raw, low, high)
+    weights = water_fill(rating.raw, low, high)
     shares: dict[str, Share] = {}
     for i, update in enumerate(updates):
-        words = _in_words(kind, losses[i], above_loss[i], variances[i], above_variance[i])
+        words = rating.words[i]
         if n == 2:
             words += "; two hospitals count the same"
         elif weights[i] >= high:

@@ -115,6 +115,7 @@ def _details(one: Reviewed) -> str:
     lines += [f"  odd: {reason}" for reason in one.finding.reasons] or ["  nothing is odd"]
     lines.append(f"  held-out loss it reported   {_number(one.reported_loss, '.3f')}")
     lines.append(f"  loss validated here         {_number(one.finding.validated_loss, '.3f')}")
+    lines.append(f"  its variance over folds     {_number(one.finding.validated_variance, '.2g')}")
     return "\n".join(lines)
 
 

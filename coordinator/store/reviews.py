@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from sqlalchemy import Connection, insert, select, update
 
+from coordinator.aggregation import ValidatedLoss
 from coordinator.rounds import State
 from coordinator.store.database import Database
 from coordinator.store.log import Log
@@ -148,15 +149,18 @@ class Reviews:
                 )
         return changed.rowcount == 1
 
-    def validated(self, set_sha256: str, upload_ids: Sequence[str]) -> dict[str, float]:
-        """The losses that are known of these updates on this validation set."""
-        query = select(validations.c.upload_id, validations.c.loss).where(
+    def validated(self, set_sha256: str, upload_ids: Sequence[str]) -> dict[str, ValidatedLoss]:
+        """What is known of these updates on this validation set."""
+        query = select(validations).where(
             validations.c.set_sha256 == set_sha256, validations.c.upload_id.in_(upload_ids)
         )
         with self._database.read() as connection:
-            return {row.upload_id: row.loss for row in connection.execute(query)}
+            return {
+                row.upload_id: ValidatedLoss(row.loss, row.variance)
+                for row in connection.execute(query)
+            }
 
-    def keep_loss(self, upload_id: str, set_sha256: str, loss: float) -> None:
+    def keep_loss(self, upload_id: str, set_sha256: str, found: ValidatedLoss) -> None:
         """Remember one update's loss; a second measurement of the same changes nothing."""
         with self._database.write() as connection:
             known = connection.scalar(
@@ -165,7 +169,7 @@ class Reviews:
                 )
             )
             if known is None:
-                row = {"upload_id": upload_id, "set_sha256": set_sha256, "loss": loss}
+                row = {"upload_id": upload_id, "set_sha256": set_sha256, **asdict(found)}
                 connection.execute(insert(validations).values(row))
 
 

@@ -147,6 +147,7 @@ validations = Table(
     Column("upload_id", String(32), ForeignKey("uploads.upload_id"), primary_key=True),
     Column("set_sha256", String(64), primary_key=True),
     Column("loss", Float, nullable=False),
+    Column("variance", Float),
 )
 
 log = Table(

@@ -95,13 +95,12 @@ def test_hospitals_of_different_rank_make_one_adapter(world: World) -> None:
 
 
 def test_a_rank_above_the_federations_is_refused_even_where_ranks_may_differ(world: World) -> None:
-    h00, *_ = joined(world, 2, aggregator="stacked")
-    tensors = of_rank(descriptor_of(world), "h00", 3)
-    receipt = h00.upload(h00.seal(1, tensors, rank=3))
-    assert (receipt.accepted, receipt.reason) == (
-        False,
-        "The update's rank 3 is above the round's 2.",
-    )
+    h00, _ = joined(world, 2, aggregator="stacked")
+    receipt = h00.upload(h00.seal(1, of_rank(descriptor_of(world), "h00", 3), rank=3))
+    said = "The update's rank 3 is above the round's 2."
+    assert (receipt.accepted, receipt.reason) == (False, said)
+    world.clock.now += 24 * 3600
+    assert [(r.hospital, r.reason) for r in aborted(world, h00).rejections] == [("h00", said)]
 
 
 def test_without_mixed_ranks_a_lower_rank_is_refused(world: World) -> None:

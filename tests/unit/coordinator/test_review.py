@@ -321,6 +321,7 @@ def test_the_command_lists_shows_and_decides(
     assert "cosine with the others      -0." in shown
     assert "usual among the others      +0." in shown
     assert "loss validated here         not known" in shown
+    assert "its variance over folds     not known" in shown
     found = json.loads(command(world, "show", "h04", "--json"))
     assert found["finding"]["figures"]["norm_ratio"] > 0
     admitted = json.loads(command(world, "admit", "h04", "--reason", "asked", "--json"))

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from backends import discover
+from backends.base import ExampleLoss
 from coordinator import validating
+from coordinator.aggregation import ValidatedLoss
 from coordinator.config import RoundSection, ValidationSection
 from coordinator.opening import open_round
 from coordinator.review import find
 from coordinator.rounds import State
+from coordinator.validation import FOR_FOLDS, WORST, over_folds
+from federation.base_model import read_card
+from federation.canonical import canonical_json, file_sha256, sha256
 from tests.tiny import tiny_model
 from tests.unit.coordinator.hospital import Hospital
 from tests.unit.coordinator.world import World
 
 LINES = [
-    {"question": "What is bradycardia?", "answer": "A slow heart rate."},
-    {"question": "What is anaemia?", "answer": "Too little haemoglobin in the blood."},
+    {"question": f"What is {finding}?", "answer": answer}
+    for finding, answer in (
+        ("bradycardia", "A slow heart rate."),
+        ("anaemia", "Too little haemoglobin in the blood."),
+        ("dyspnoea", "Shortness of breath."),
+        ("ptosis", "A drooping upper eyelid."),
+        ("ataxia", "A lack of coordination of movements, as of walking or of speech."),
+        ("scoliosis", "A sideways curve of the spine."),
+        ("tachypnoea", "Fast breathing."),
+        ("myopia", "Near-sightedness."),
+        ("aphasia", "A loss of language after an injury of the brain."),
+        ("kyphosis", "A forward curve of the upper spine, beyond what is usual."),
+        ("syncope", "Fainting."),
+    )
 ]
 
 
@@ -38,7 +59,12 @@ def with_set(world: World, **section: Any) -> World:  # noqa: ANN401
     return replace(world, coordinator=replace(world.coordinator, validation=settings))
 
 
-def open_on_tiny(world: World, n: int, aggregator: str = "fedavg") -> list[Hospital]:
+def open_on_tiny(
+    world: World,
+    n: int,
+    aggregator: str = "fedavg",
+    lies: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
+) -> list[Hospital]:
     """Hospitals that have delivered in a round of that aggregator, on a model that exists."""
     hospitals = [world.member(f"h{i:02d}") for i in range(1, n + 1)]
     section = RoundSection(
@@ -50,38 +76,47 @@ def open_on_tiny(world: World, n: int, aggregator: str = "fedavg") -> list[Hospi
     )
     open_round(world.coordinator, section, base=tiny_model())
     for hospital in hospitals:
-        metrics = {"loss_after": 1.5, "loss_variance": 0.1}
-        assert hospital.upload(hospital.seal(1, header={"metrics": metrics})).accepted
+        header = {"metrics": {"loss_after": 1.5, "loss_variance": 0.1}, "n_examples": 100}
+        header |= lies.get(hospital.name, {})
+        assert hospital.upload(hospital.seal(1, header=header)).accepted
     return hospitals
 
 
 def test_each_hospitals_own_model_is_measured_and_weighed_by_that(world: World, data: Path) -> None:
     world = with_set(world, data=str(data))
-    h01, *_ = open_on_tiny(world, 3, "agentic")
+    lie = {"metrics": {"loss_after": 0.01, "loss_variance": 1e-6}, "n_examples": 100_000}
+    h01, *_ = open_on_tiny(world, 3, "agentic", {"h03": lie})
     # The coordinator was killed after it had measured one of them.
     row = world.coordinator.store.rounds.get(1)
     assert row is not None
     digest = validating._set_digest(world.coordinator.validation, row)
-    second = find(world.coordinator, "h02").upload_id
-    world.coordinator.store.reviews.keep_loss(second, digest, 99.5)
+    keep = world.coordinator.store.reviews.keep_loss
+    keep(find(world.coordinator, "h02").upload_id, digest, ValidatedLoss(99.5, 50.0))
+    # Another was measured by a version that knew no folds.
+    before = [file_sha256(data), read_card(tiny_model()).sha256, 200, 512]
+    third = find(world.coordinator, "h03").upload_id
+    keep(third, sha256(canonical_json(before)), ValidatedLoss(99.5, None))
     assert world.advance(1).state is State.PUBLISHED
     record = h01.record(1)
     assert (record.losses, record.validation) == (
         "validated",
-        "validated on 2 examples of validation.jsonl",
+        "validated on 11 examples of validation.jsonl",
     )
-    losses = {c.hospital: c.validated_loss for c in record.contributions}
-    assert losses["h02"] == 99.5, "it is not measured a second time"
-    assert "validated loss worse than the median" in record.contributions[1].explanation
+    found = {c.hospital: (c.validated_loss, c.validated_variance) for c in record.contributions}
+    assert found["h02"] == (99.5, 50.0), "it is not measured a second time"
+    assert "loss worse than the median, unsteady over folds" in record.contributions[1].explanation
     assert find(world.coordinator, "h01", 1).reported_loss == 1.5
     for hospital in "h01", "h03":
-        assert losses[hospital] == pytest.approx(by_hand(world, hospital), rel=1e-5)
-    assert losses["h01"] != losses["h03"]
+        assert found[hospital] == pytest.approx(by_hand(world, hospital), rel=1e-4)
+    assert found["h01"] != found["h03"]
+    first, _, lying = record.contributions
+    assert (lying.n_examples, lying.metrics["loss_after"]) == (100_000, 0.01)
+    assert lying.weight == pytest.approx(first.weight, rel=0.3), "its word is not heard"
     assert not list(world.paths.adapters.glob(".new-*")), "no hospital's model stays on the disk"
 
 
-def by_hand(world: World, hospital: str) -> float:
-    """The loss of the file that the hospital sealed."""
+def by_hand(world: World, hospital: str) -> tuple[float, float]:
+    """Loss of the file that the hospital sealed, and variance over what is 5 examples apart."""
     row = world.coordinator.store.rounds.get(1)
     assert row is not None
     model = discover()["cuda"].load(tiny_model(), threads=1)
@@ -96,8 +131,51 @@ def by_hand(world: World, hospital: str) -> float:
         )
         for line in LINES
     ]
-    losses = model.losses(examples)
-    return sum(x.loss * x.n_tokens for x in losses) / sum(x.n_tokens for x in losses)
+    losses = [(x.loss * x.n_tokens, x.n_tokens) for x in model.losses(examples)]
+    folds: dict[int, list[tuple[float, int]]] = {}
+    for index, one in enumerate(losses):
+        folds.setdefault(index % 5, []).append(one)
+    loss, *of_folds = (
+        sum(total for total, _ in part) / sum(n for _, n in part)
+        for part in (losses, *folds.values())
+    )
+    mean = sum(of_folds) / 5
+    return loss, sum((x - mean) ** 2 for x in of_folds) / 4
+
+
+def test_a_set_too_small_for_folds_is_said_and_only_losses_count(world: World, data: Path) -> None:
+    world = with_set(world, data=str(data), examples=FOR_FOLDS - 1)
+    h01, *_ = open_on_tiny(world, 2, "agentic")
+    assert world.advance(1).state is State.PUBLISHED
+    record = h01.record(1)
+    assert (record.losses, record.validation) == (
+        "validated",
+        "validated on 9 examples of validation.jsonl; "
+        "folds need 10, so that nobody's steadiness counts",
+    )
+    for one in record.contributions:
+        assert one.validated_loss is not None
+        assert one.validated_variance is None
+        assert "steady" not in one.explanation
+
+
+def test_folds_are_dealt_by_place_and_weighted_by_tokens() -> None:
+    ten = [ExampleLoss(float(i), 1) for i in range(10)]
+    # Folds of i and i + 5: 2.5, 3.5, ..., 6.5.
+    assert over_folds(ten) == ValidatedLoss(4.5, 2.5)
+    longer = [*ten[:9], ExampleLoss(9.0, 4)]
+    # The last fold is (4 + 4 * 9) / 5 = 8.
+    assert over_folds(longer) == ValidatedLoss(
+        72 / 13, statistics.variance([2.5, 3.5, 4.5, 5.5, 8])
+    )
+    assert over_folds(ten[:9]) == ValidatedLoss(4.0, None)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e9])
+def test_a_model_that_diverged_is_neither_good_nor_steady(bad: float) -> None:
+    diverged = ValidatedLoss(WORST, WORST)
+    assert over_folds([ExampleLoss(bad, 1)] * 10) == diverged
+    assert over_folds([ExampleLoss(2.0, 1)] * 9 + [ExampleLoss(bad, 1)]) == diverged
 
 
 def test_an_engine_that_is_silent_is_ended_and_the_reported_losses_hold(

@@ -70,6 +70,11 @@ def test_a_value_that_is_not_finite_is_refused(bad: float) -> None:
         list(checked_tensors(iter([(A, tensor)])))
 
 
+def test_the_largest_values_are_finite() -> None:
+    largest = np.full((1000, 100), np.finfo(np.float32).max)
+    assert len(list(checked_tensors(iter([(A, largest), (B, largest)])))) == 2
+
+
 def test_the_norm_is_over_all_tensors_together() -> None:
     tensors = [(A, np.full((1, 9), 1.0, np.float32)), (B, np.full((1, 16), 1.0, np.float32))]
     assert len(list(checked_tensors(iter(tensors), max_norm=5.0))) == 2

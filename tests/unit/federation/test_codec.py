@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import get_args
 
@@ -18,7 +20,7 @@ from federation.adapter import AdapterSchema, ModuleShape, initial_adapter
 from federation.codec import decode, encode, largest_payload, reference
 from federation.errors import AdapterError
 from federation.messages import Codec
-from federation.tensors import DTYPES, MAX_HEADER, header_bytes
+from federation.tensors import DTYPES, MAX_HEADER, Pieces, header_bytes
 
 SCHEMA = AdapterSchema(
     modules=(
@@ -320,6 +322,48 @@ def test_headers_other_than_the_codec_s_are_refused(
     assert bad != unpacked(good("int8"))
     with pytest.raises(AdapterError, match=reason):
         read("int8", packed(bad))
+
+
+def test_a_header_that_says_the_same_in_other_words_is_read() -> None:
+    plain = good("fp32")
+    length = int.from_bytes(plain[:8], "little")
+    text = json.dumps(json.loads(plain[8 : 8 + length]), indent=1).encode()
+    other = len(text).to_bytes(8, "little") + text + plain[8 + length :]
+    found, expected = read("fp32", other), read("fp32", plain)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("codec", ["fp32", *LOSSY])
+def test_streams_that_wait_for_the_others_hold_no_tensor_and_share_their_list(
+    codec: Codec,
+) -> None:
+    """An aggregation reads a tensor of every hospital in turn: memory must not grow with them."""
+    schema = AdapterSchema(
+        modules=tuple(ModuleShape(path=f"m.{i:02d}", inputs=4096, outputs=4096) for i in range(20)),
+        rank=8,
+        alpha=16.0,
+    )
+    shapes = schema.shapes()
+    since = dict(initial_adapter(schema, 2)) if codec != "fp32" else {}
+    target = io.BytesIO()
+    for _ in encode(target, codec, shapes, initial_adapter(schema, 1), since):
+        pass
+    data = target.getvalue()
+    cut = 1 << 17
+
+    def opened() -> Iterator[tuple[str, np.ndarray]]:
+        pieces = (data[i : i + cut] for i in range(0, len(data), cut))
+        stream = decode(Pieces(pieces), codec, shapes, since)
+        next(stream)
+        return stream
+
+    streams = [opened()]
+    tracemalloc.start()
+    streams += [opened() for _ in range(10)]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The rest of a piece, and less than a list of tensors would take.
+    assert held / 10 < cut + (8 << 10)
 
 
 def test_one_codec_s_bytes_are_not_another_s() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,14 @@ from safetensors.numpy import load, save
 
 from federation.adapter import checked_tensors
 from federation.errors import AdapterError
-from federation.tensors import MAX_HEADER, read_header, read_tensors, write_tensors
+from federation.tensors import (
+    MAX_HEADER,
+    Pieces,
+    TensorFile,
+    read_header,
+    read_tensors,
+    write_tensors,
+)
 
 names = st.text("abcAB._0", min_size=1, max_size=12)
 shapes = st.dictionaries(names, st.tuples(st.integers(1, 4), st.integers(1, 5)), max_size=5)
@@ -123,6 +131,37 @@ def test_a_tensor_out_of_order_is_not_written() -> None:
         write_tensors(io.BytesIO(), {"a": (1,), "b": (1,)}, iter([("b", a), ("a", a)]))
     with pytest.raises(AdapterError, match="not written"):
         write_tensors(io.BytesIO(), {"a": (1,), "b": (1,)}, iter([("a", a)]))
+
+
+@given(st.binary(max_size=60), st.data())
+def test_pieces_are_one_stream(whole: bytes, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
+    bounds = zip([0, *cuts], [*cuts, len(whole)], strict=True)
+    source = Pieces([whole[start:end] for start, end in bounds])
+    expected = io.BytesIO(whole)
+    for n in data.draw(st.lists(st.integers(0, 20), max_size=12)):
+        assert bytes(source.read(n)) == expected.read(n)
+    assert bytes(source.read(100)) == expected.read()
+    assert bytes(source.read(1)) == b""
+
+
+def test_a_tensor_that_lies_in_one_piece_is_not_copied() -> None:
+    whole = written(tensors_of({"a": (2, 3), "b": (4, 5)}))
+    source = Pieces([whole])
+    buffer = np.frombuffer(whole, np.uint8)
+    for _, tensor in read_tensors(source, read_header(source)):
+        assert np.shares_memory(tensor, buffer)
+        assert not tensor.flags.writeable
+
+
+def test_a_tensor_that_is_asked_for_in_turn_is_read_once(tmp_path: Path) -> None:
+    tensors = tensors_of({"a": (2, 3), "b": (4, 5)})
+    (tmp_path / "adapter").write_bytes(written(tensors))
+    found = TensorFile(tmp_path / "adapter")
+    assert found["a"] is found["a"]
+    assert np.array_equal(found["b"], tensors["b"])
+    assert np.array_equal(found["a"], tensors["a"])
+    assert not found["a"].flags.writeable
 
 
 def test_a_suspended_stream_keeps_no_tensor() -> None:

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.aggregation import Share, get
+from coordinator.aggregation import Share, ValidatedLoss, get
 from federation.messages import Metric
 from tests.aggregating import Made, hospital, inputs_of, trained
 
 AGENTIC = get("agentic")
 losses = st.floats(0, 20, allow_nan=False)
+counts = st.integers(1, 10**6)
 
 
 def reporting(
@@ -41,7 +42,9 @@ def weights(made: list[Made]) -> list[float]:
     return [share.weight for share in shares(made)]
 
 
-def oracle(made: list[Made]) -> list[float]:
+def oracle(
+    losses: list[float], variances: list[float], p: list[float], *, validated: bool = False
+) -> list[float]:
     """The formulas of the module's description, in plain Python, bisection for the filling."""
 
     def c(values: list[float]) -> list[float]:
@@ -51,13 +54,10 @@ def oracle(made: list[Made]) -> list[float]:
         clipped = [max(-3.0, min(3.0, (v - median) / scale)) for v in values]
         return [1 / (1 + math.exp(z)) for z in clipped]
 
-    n = len(made)
-    low_loss = c([m.metrics["loss_after"] for m in made])
-    steady = c([m.metrics["loss_variance"] for m in made])
-    middle = statistics.median(m.n_examples for m in made)
+    n = len(losses)
     raw = [
-        math.sqrt(min(m.n_examples, 3 * middle)) * (0.6 * a + 0.4 * b)
-        for m, a, b in zip(made, low_loss, steady, strict=True)
+        p_i * (0.6 * a + 0.4 * (min(a, b) if validated else b))
+        for p_i, a, b in zip(p, c(losses), c(variances), strict=True)
     ]
     low, high = 0.1 / n, max(1 / n, min(0.5, 2 / n))
     least, most = 0.0, high / min(raw)
@@ -69,12 +69,14 @@ def oracle(made: list[Made]) -> list[float]:
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(st.tuples(losses, losses, st.integers(1, 10**6)), min_size=2, max_size=20))
+@given(st.lists(st.tuples(losses, losses, counts), min_size=2, max_size=20))
 def test_the_formula(reported: list[tuple[float, float, int]]) -> None:
-    made = reporting(*map(list, zip(*reported, strict=True)))  # type: ignore[arg-type]
-    found = weights(made)
-    assert found == pytest.approx(oracle(made), abs=1e-9)
-    n = len(made)
+    loss, variance, n_examples = map(list, zip(*reported, strict=True))
+    found = weights(reporting(loss, variance, n_examples))  # type: ignore[arg-type]
+    middle = statistics.median(n_examples)
+    root = [math.sqrt(min(n_i, 3 * middle)) for n_i in n_examples]
+    assert found == pytest.approx(oracle(loss, variance, root), abs=1e-9)
+    n = len(found)
     assert sum(found) == pytest.approx(1, abs=1e-12)
     assert all(0.1 / n - 1e-12 <= w <= max(1 / n, min(0.5, 2 / n)) + 1e-12 for w in found)
 
@@ -122,15 +124,75 @@ def test_it_is_told_in_plain_words() -> None:
     assert found[0].startswith("weight 0.50: ")
 
 
-def test_a_validated_loss_comes_before_what_is_reported() -> None:
-    lying = reporting([0.1, 2.0, 2.0, 2.0])
-    seen = [replace(m, validated_loss=v) for m, v in zip(lying, [3, 2, 2, 2], strict=True)]
-    found = shares(seen)
-    assert found[0].weight < 0.25
-    assert "validated loss worse than the median" in found[0].explanation
-    # Reported losses are not comparable with validated ones: who was not validated has none.
-    partly = [replace(seen[0], validated_loss=None), *seen[1:]]
-    assert "no validated loss, so counted as 3 scales bad" in shares(partly)[0].explanation
+def validated(
+    made: list[Made], loss: Sequence[float], variance: Sequence[float | None]
+) -> list[Made]:
+    found = [ValidatedLoss(low, steady) for low, steady in zip(loss, variance, strict=True)]
+    return [replace(m, validated=one) for m, one in zip(made, found, strict=True)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(losses, losses, losses, losses, counts), min_size=2, max_size=20))
+def test_nothing_reported_counts_where_the_coordinator_validates(
+    figures: list[tuple[float, float, float, float, int]],
+) -> None:
+    loss, variance, *reported = map(list, zip(*figures, strict=True))
+    found = weights(validated(reporting(*reported), loss, variance))  # type: ignore[arg-type]
+    expected = oracle(loss, variance, [1.0] * len(loss), validated=True)
+    assert found == pytest.approx(expected, abs=1e-9)
+    silent = [replace(m, metrics={}) for m in reporting(loss)]
+    assert found == weights(validated(silent, loss, variance))
+
+
+@pytest.mark.parametrize("n", [3, 4, 8, 20])
+def test_a_liar_about_its_figures_gains_nothing_under_validation(n: int) -> None:
+    usual = [2.0 + 0.02 * (i % 3) for i in range(n)]
+    lying = reporting(
+        [0.01] + [2.0] * (n - 1), [1e-6] + [0.05] * (n - 1), [10_000] + [100] * (n - 1)
+    )
+    assert weights(lying)[0] == pytest.approx(max(1 / n, min(0.5, 2 / n))), (
+        "believed, it has the cap"
+    )
+    found = weights(validated(lying, [2.05, *usual[1:]], [0.05] * n))
+    assert found[0] <= 1 / n
+    # Even the best of all, in both, is near to what all have.
+    found = weights(validated(lying, [1.9, *usual[1:]], [0.045] + [0.05] * (n - 1)))
+    assert found[0] <= 1.6 / n
+
+
+def test_a_bad_update_gains_nothing_by_being_bad_everywhere() -> None:
+    made = reporting([2.0] * 4)
+    spread = [0.05, 0.06, 0.07]
+    unsteady = weights(validated(made, [2.5, 2.0, 2.0, 2.1], [0.08, *spread]))
+    steady = weights(validated(made, [2.5, 2.0, 2.0, 2.1], [0.001, *spread]))
+    assert steady[0] == pytest.approx(unsteady[0], rel=0.1)
+    assert steady[0] < 0.05
+
+
+def test_validated_losses_are_told_in_plain_words() -> None:
+    made = validated(reporting([0.1, 2, 2, 2]), [3, 2, 2, 1.5], [0.01, 0.01, 0.9, 0.01])
+    found = [share.explanation for share in shares(made)]
+    assert found[0].endswith("validated loss worse than the median, steady over folds")
+    assert found[2].endswith("validated loss at the median, unsteady over folds")
+    assert found[3].endswith("validated loss better than the median, steady over folds")
+
+
+def test_without_folds_the_validated_loss_alone_counts() -> None:
+    made = reporting([2.0] * 4, [1e-9, 0.5, 0.5, 0.5])
+    found = shares(validated(made, [2.0] * 4, [None] * 4))
+    assert [share.weight for share in found] == pytest.approx([0.25] * 4)
+    assert found[0].explanation == "weight 0.25: validated loss at the median"
+    # Of an update that was measured before there were folds, the loss is all that is known.
+    partly = shares(validated(made, [3.0, 2.0, 2.0, 2.0], [1e-9, 0.5, 0.5, None]))
+    assert partly[0].weight < 0.25
+    assert partly[1].weight == partly[3].weight
+
+
+def test_who_was_not_validated_beside_others_counts_as_bad() -> None:
+    made = validated(reporting([0.1, 2.0, 2.0, 2.0]), [2.0] * 4, [0.1] * 4)
+    share = shares([replace(made[0], validated=None), *made[1:]])[0]
+    assert share.weight < 0.05
+    assert "no validated loss, so counted as 3 scales bad" in share.explanation
 
 
 def test_the_floor_is_named() -> None:

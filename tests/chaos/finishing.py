@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from coordinator.store.sqlite import library as sqlite3
 from tests.chaos.federation import (
     HOSPITALS,
     Broken,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coordinator.store.sqlite import library as sqlite3
 from tests.chaos.federation import HOSPITALS, Broken, Federation, Stages, state, succeeded, until
 from tests.chaos.finishing import answers, examine, finish
 from tests.chaos.interposer import Op, Plan

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.store import Store
-from coordinator.store.database import create_sqlite, journal_mode, open_sqlite
+from coordinator.store.database import create_sqlite, open_sqlite
 from coordinator.store.members import Candidate, InviteRow
+from coordinator.store.sqlite import journal_mode
 from federation.errors import StorageError
 from federation.membership import Roster
 from federation.signing import Identity, SignedDocument
@@ -102,7 +103,7 @@ def test_a_write_waits_for_the_one_before_it_but_not_for_ever(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = create_sqlite(path)
-    monkeypatch.setattr("coordinator.store.database._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("coordinator.store.database.BUSY_SECONDS", 0.1)
     with database.write(), pytest.raises(StorageError, match="busy"), database.write():
         pass
     database.check_writable()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey
 from pydantic import ValidationError
 
 from federation.adapter import AdapterSchema, checked_tensors
-from federation.canonical import file_chunks, file_sha256
+from federation.canonical import file_chunks
 from federation.codec import decode, reference
 from federation.errors import AdapterError, EnvelopeError, IdentityError
 from federation.messages import (
@@ -40,6 +40,7 @@ from federation.messages import (
 )
 from federation.round_keys import HPKE, public_key
 from federation.signing import Identity, Signatures, verify
+from federation.tensors import Readable
 
 _CHUNK = 1 << 20
 _STREAM_CHUNK = 128 << 10
@@ -90,19 +91,17 @@ def seal(
     ``sealed_length(payload_length(header, coded))``.
     Raises EnvelopeError when the file changed since its digest was taken.
     """
-    if file_sha256(coded) != header.plaintext_sha256:
-        raise EnvelopeError(f"{coded} changed while it was being sealed.", hint=_SEAL_AGAIN)
     manifest_bytes = manifest.to_json()
     context = _context(manifest_bytes)
     key = Cobblestone256Encryptor.generate_key()
     wrapped = HPKE.encrypt(key, public_key(round_public_key), info=context)
     encryptor = Cobblestone256Encryptor(key, context)
-    digest = hashlib.sha256()
+    plain, digest = hashlib.sha256(), hashlib.sha256()
     written = 0
-    for piece in _sealed(encryptor, header, coded):
+    for piece in _sealed(encryptor, header, coded, plain.update):
         digest.update(piece)
         written += body.write(piece)
-    if written != manifest.body_length:
+    if (written, plain.hexdigest()) != (manifest.body_length, header.plaintext_sha256):
         raise EnvelopeError(f"{coded} changed while it was being sealed.", hint=_SEAL_AGAIN)
     signatures = identity.sign(_signed_bytes(manifest_bytes, wrapped, digest.hexdigest()), "update")
     return UploadRequest(
@@ -117,10 +116,14 @@ def seal(
 
 
 def _sealed(
-    encryptor: Cobblestone256Encryptor, header: PayloadHeader, coded: Path
+    encryptor: Cobblestone256Encryptor,
+    header: PayloadHeader,
+    coded: Path,
+    seen: Callable[[bytes], None],
 ) -> Iterator[bytes]:
     yield encryptor.update(_framed(header))
     for chunk in file_chunks(coded):
+        seen(chunk)
         yield encryptor.update(chunk)
     yield encryptor.finalize()
 
@@ -167,26 +170,50 @@ class _DecryptedStream:
         # An aggregation has one stream of each hospital open: together they stay small.
         self._chunks = file_chunks(body, _STREAM_CHUNK)
         self._decryptor = decryptor
-        self._buffer = bytearray()
+        self._buffer = bytearray(_STREAM_CHUNK + _AEAD_CHUNK)
+        self._left = memoryview(b"")
         self._done = False
-        self.digest = hashlib.sha256()
 
     def read(self, n: int, /) -> bytes:
         """``n`` bytes, fewer only at the end. Raises EnvelopeError on a damaged body."""
-        while len(self._buffer) < n and not self._done:
+        taken = []
+        while n:
+            if not self._left and not self._decrypted():
+                break
+            part = self._left[:n]
+            self._left = self._left[len(part) :]
+            n -= len(part)
+            # The buffer is written over by the next chunk.
+            taken.append(part if not n else bytes(part))
+        return b"".join(taken)
+
+    def _decrypted(self) -> bool:
+        """Decrypt a further chunk; False at the end."""
+        while not self._left and not self._done:
             chunk = next(self._chunks, None)
             try:
                 if chunk is None:
                     self._done = True
-                    self._buffer += self._decryptor.finalize()
+                    self._left = memoryview(self._decryptor.finalize())
                 else:
-                    self._buffer += self._decryptor.update(chunk)
+                    length = self._decryptor.update_into(chunk, self._buffer)
+                    self._left = memoryview(self._buffer)[:length]
             except (InvalidTag, ValueError) as error:
                 raise EnvelopeError(
                     "The update's body is damaged or truncated.", hint=_SEND_AGAIN
                 ) from error
-        taken = bytes(self._buffer[:n])
-        del self._buffer[:n]
+        return bool(self._left)
+
+
+class _Hashed:
+    """A stream and the digest of what was read from it."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self.digest = hashlib.sha256()
+
+    def read(self, n: int, /) -> bytes:
+        taken = self._source.read(n)
         self.digest.update(taken)
         return taken
 
@@ -207,13 +234,16 @@ def open_update(
     parent: Mapping[str, np.ndarray],
     *,
     max_norm: float | None = None,
+    accepted: bool = False,
 ) -> OpenedUpdate:
     """Decrypt a sealed update whose signatures were verified; ``parent`` is its round's adapter.
 
     The whole body is authenticated before a byte is parsed; the tensors are decoded by the header's
-    codec and checked against ``schema`` as they are read: names, shapes, finite, L2 norm. Raises
-    EnvelopeError for the envelope and AdapterError for the tensors (the latter also while
-    iterating).
+    codec and checked against ``schema`` as they are read: names, shapes, finite, L2 norm. An
+    ``accepted`` one was read to its end before: its body's digest is compared again, and what
+    follows from the same bytes is not, which is that of the tensors, their being finite, and the
+    norm. Raises EnvelopeError for the envelope and AdapterError for the tensors (the latter also
+    while iterating).
     """
     context = _context(request.manifest.encode())
     try:
@@ -224,20 +254,22 @@ def open_update(
             hint=_SEAL_AGAIN,
         ) from error
     _authenticate(body, data_key, context, request.body_sha256)
-    stream = _DecryptedStream(body, Cobblestone256Decryptor(data_key, context))
-    header = _read_payload_header(stream)
-    stream.digest = hashlib.sha256()
+    payload = _DecryptedStream(body, Cobblestone256Decryptor(data_key, context))
+    header = _read_payload_header(payload)
     if header.rank > schema.rank:
         raise AdapterError(f"The update's rank {header.rank} is above the round's {schema.rank}.")
     shapes = schema.shapes(header.factors, header.rank)
     since = reference(header.codec, schema, header.rank, parent)
+    if accepted:
+        return OpenedUpdate(header, decode(payload, header.codec, shapes, since))
+    stream = _Hashed(payload)
     tensors = decode(stream, header.codec, shapes, since)
     checked = _digest_checked(stream, tensors, header.plaintext_sha256)
     return OpenedUpdate(header, checked_tensors(checked, max_norm=max_norm))
 
 
 def _digest_checked(
-    stream: _DecryptedStream, tensors: Iterator[tuple[str, np.ndarray]], expected: str
+    stream: _Hashed, tensors: Iterator[tuple[str, np.ndarray]], expected: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     yield from tensors
     if stream.digest.hexdigest() != expected:
@@ -246,12 +278,13 @@ def _digest_checked(
 
 def _authenticate(body: Path, data_key: bytes, context: bytes, expected: str) -> None:
     digest = hashlib.sha256()
-    buffer = bytearray(_CHUNK + _AEAD_CHUNK)
+    read, plain = memoryview(bytearray(_CHUNK)), bytearray(_CHUNK + _AEAD_CHUNK)
     try:
         decryptor = Cobblestone256Decryptor(data_key, context)
-        for chunk in file_chunks(body):
-            digest.update(chunk)
-            decryptor.update_into(chunk, buffer)
+        with body.open("rb", buffering=0) as file:
+            while n := file.readinto(read):
+                digest.update(read[:n])
+                decryptor.update_into(read[:n], plain)
         decryptor.finalize()
     except (InvalidTag, ValueError) as error:
         raise EnvelopeError(
@@ -263,7 +296,7 @@ def _authenticate(body: Path, data_key: bytes, context: bytes, expected: str) ->
         )
 
 
-def _read_payload_header(stream: _DecryptedStream) -> PayloadHeader:
+def _read_payload_header(stream: Readable) -> PayloadHeader:
     length = int.from_bytes(stream.read(4), "big")
     if not 0 < length <= _MAX_PAYLOAD_HEADER:
         raise EnvelopeError(f"The update's sealed header has {length} bytes.")

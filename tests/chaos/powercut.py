@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def examine_image(recording: Recording, cut: int, owner: str, disk: Path) -> Non
 
 def _examine_coordinator(disk: Path, answered: list[dict[str, Any]]) -> None:
     home = disk / "coordinator"
-    with _database(home) as database:
+    with closing(_database(home)) as database:
         rounds = {row["number"]: row for row in database.execute("SELECT * FROM rounds")}
         uploads = {row["upload_id"]: row for row in database.execute("SELECT * FROM uploads")}
         nonces = database.execute("SELECT hospital, count(*) n FROM nonces GROUP BY 1").fetchall()
@@ -110,10 +111,12 @@ def _database(home: Path) -> Any:  # noqa: ANN401
     database.row_factory = sqlite3.Row
     try:
         said = database.execute("PRAGMA integrity_check").fetchone()[0]
-        if said != "ok":
-            raise Broken(f"the database: {said}")
     except sqlite3.DatabaseError as error:
-        raise Broken(f"the database: {error}") from error
+        said = str(error)
+    if said != "ok":
+        # Closed later, it would remove the log of the next image at this path.
+        database.close()
+        raise Broken(f"the database: {said}")
     return database
 
 

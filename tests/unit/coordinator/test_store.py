@@ -26,23 +26,22 @@ def test_settings_for_durability(path: Path) -> None:
     with database.read() as connection:
         pragmas = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-            for name in ("synchronous", "foreign_keys", "secure_delete", "journal_mode")
+            for name in (
+                "synchronous",
+                "fullfsync",
+                "foreign_keys",
+                "secure_delete",
+                "journal_mode",
+            )
         }
     extra = 3
     assert pragmas == {
         "synchronous": extra,
+        "fullfsync": 1,
         "foreign_keys": 1,
         "secure_delete": 1,
         "journal_mode": journal_mode().lower(),
     }
-
-
-@pytest.mark.parametrize(
-    ("version", "mode"),
-    [((3, 40, 1), "TRUNCATE"), ((3, 51, 2), "TRUNCATE"), ((3, 51, 3), "WAL"), ((3, 52, 0), "WAL")],
-)
-def test_the_write_ahead_log_only_without_its_race(version: tuple[int, ...], mode: str) -> None:
-    assert journal_mode(version) == mode
 
 
 def test_a_missing_or_foreign_file_is_refused(path: Path) -> None:

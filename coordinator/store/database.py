@@ -128,6 +128,7 @@ def create_sqlite(path: Path) -> Database:
     with storage_errors(path):
         os.close(os.open(path, os.O_CREAT, 0o600))
     _upgrade(path)
+    _use_best_journal(path)
     return open_sqlite(path)
 
 
@@ -154,15 +155,24 @@ class Migration:
 def migrate_sqlite(path: Path) -> Migration | None:
     """Bring the database to this program's revision, in one transaction; None if it is there.
 
-    A copy is made first and kept. Raises StorageError; then the database is as it was.
+    A copy is made first and kept. Raises StorageError; then the database is as it was. For one who
+    holds the home's lock.
     """
     before = _known_revision(path)
+    _use_best_journal(path)
     if before == migrations.head():
         return None
     copy = path.with_name(f"{path.stem}.{before}{path.suffix}")
     copy_sqlite(path, copy)
     _upgrade(path)
     return Migration(before, migrations.head(), copy)
+
+
+def _use_best_journal(path: Path) -> None:
+    try:
+        sqlite.use_best_journal(path)
+    except sqlite.library.Error as error:
+        raise _refused(error) from error
 
 
 def _known_revision(path: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sqlite3 as standard
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,18 +47,16 @@ def journal_mode(version: tuple[int, ...] = library.sqlite_version_info) -> str:
 
 
 def configure(connection: Any, *, foreign_keys: bool = True) -> None:  # noqa: ANN401  of either library
-    """Make a new connection durable. Raises StorageError where the journal cannot be had."""
+    """Make a new connection durable, with the journal that the database has.
+
+    Raises StorageError for a write-ahead log that this library is too old for, and that somebody
+    else has in use.
+    """
     # The driver must not begin transactions by itself.
     connection.isolation_level = None
-    wanted = journal_mode()
-    (found,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
-    if found != wanted.lower():
-        raise StorageError(
-            f"The coordinator's database keeps its journal as {found}; this Python's SQLite "
-            f"{library.sqlite_version} needs {wanted}.",
-            hint="Stop what uses it, then try again; install the pysqlite3 package where it is "
-            "missing.",
-        )
+    (found,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if (found, journal_mode()) != ("wal", "WAL"):
+        _journal(connection, "TRUNCATE")
     for pragma in (
         f"journal_size_limit = {_LARGEST_LOG}",
         # Of a write-ahead log, FULL would be the same.
@@ -69,6 +68,27 @@ def configure(connection: Any, *, foreign_keys: bool = True) -> None:  # noqa: A
         "secure_delete = ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _journal(connection: Any, wanted: str) -> None:  # noqa: ANN401  of either library
+    (found,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+    if found != wanted.lower():
+        raise StorageError(
+            f"The coordinator's database keeps its journal as {found}; SQLite "
+            f"{library.sqlite_version} here needs {wanted}.",
+            hint="Stop what uses the database, then try again. Where the pysqlite3 package is "
+            "missing, install it.",
+        )
+
+
+def use_best_journal(path: Path) -> None:
+    """Let the database have the journal that is best here, from now on.
+
+    For one who holds the home's lock: a server of an older version, with an older library, must not
+    find itself with a log. Raises the library's Error, StorageError.
+    """
+    with closing(connect(path)) as connection:
+        _journal(connection, journal_mode())
 
 
 def connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> Any:  # noqa: ANN401  of either library

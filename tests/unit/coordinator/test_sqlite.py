@@ -12,7 +12,7 @@ import pytest
 
 from coordinator.store import Store, sqlite
 from coordinator.store.copying import copy_sqlite
-from coordinator.store.database import Database, create_sqlite, open_sqlite
+from coordinator.store.database import Database, create_sqlite, migrate_sqlite, open_sqlite
 from coordinator.store.members import InviteRow
 from federation.errors import StorageError
 
@@ -96,6 +96,7 @@ def test_a_database_of_an_older_version_goes_on_with_the_log(path: Path) -> None
         journal = shutil.copy(f"{path}-journal", f"{killed}-journal")
         assert killed.read_bytes() != before
         assert Path(journal).stat().st_size
+    assert migrate_sqlite(killed) is None
     database = open_sqlite(killed)
     assert mode_of(database) == "wal"
     assert Store.over(database).members.invite("a") is not None
@@ -104,19 +105,38 @@ def test_a_database_of_an_older_version_goes_on_with_the_log(path: Path) -> None
 
 
 @needs_log
-def test_an_older_version_that_is_at_work_is_not_disturbed(
+def test_only_who_has_the_database_alone_changes_its_journal(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_sqlite(path).close()
-    monkeypatch.setattr("coordinator.store.database.BUSY_SECONDS", 0.1)
-    with closing(sqlite.library.connect(path, isolation_level=None)) as old:
+    with closing(sqlite.library.connect(path)) as old:
         old.execute("PRAGMA journal_mode = TRUNCATE")
-        old.execute("BEGIN")
-        old.execute("SELECT * FROM invites").fetchall()
+    # Another command beside a server of an older version.
+    command = open_sqlite(path)
+    command.check_writable()
+    assert mode_of(command) == "truncate"
+    monkeypatch.setattr(sqlite.connect, "__defaults__", (0.1,))
+    with command.read() as reading:
+        reading.exec_driver_sql("SELECT * FROM invites").all()
+        with pytest.raises(StorageError, match="locked"):
+            migrate_sqlite(path)
+    assert migrate_sqlite(path) is None
+    assert mode_of(open_sqlite(path)) == "wal"
+    command.check_writable()
+
+
+def test_a_library_with_the_race_takes_no_log_that_is_in_use(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = create_sqlite(path)
+    database.check_writable()
+    monkeypatch.setattr(sqlite, "journal_mode", lambda: "TRUNCATE")
+    monkeypatch.setattr("coordinator.store.database.BUSY_SECONDS", 0.1)
+    if mode_of(database) == "wal":
         with pytest.raises(StorageError, match="locked"):
             open_sqlite(path)
-        assert old.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
-    assert mode_of(open_sqlite(path)) == "wal"
+    database.close()
+    assert mode_of(open_sqlite(path)) == "truncate"
 
 
 @needs_log

@@ -143,6 +143,10 @@ def _check_answer(
         raise Broken("the round that was opened is gone")
     if path.endswith("/record") and status == 200 and rounds[1]["state"] != "published":
         raise Broken("a record was given out of a round that is not published")
+    if path.endswith("/uploads") and status in (200, 201):
+        announced = {upload["hospital"] for upload in uploads.values()}
+        if answer["hospital"] not in announced:
+            raise Broken("an announced upload is gone")
     if not path.startswith("/v1/uploads/"):
         return
     upload = uploads.get(path.split("/")[3])

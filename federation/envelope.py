@@ -170,7 +170,7 @@ class _DecryptedStream:
         # An aggregation has one stream of each hospital open: together they stay small.
         self._chunks = file_chunks(body, _STREAM_CHUNK)
         self._decryptor = decryptor
-        self._buffer = bytearray(_STREAM_CHUNK + _AEAD_CHUNK)
+        self._buffer = bytearray()
         self._left = memoryview(b"")
         self._done = False
 
@@ -196,6 +196,9 @@ class _DecryptedStream:
                     self._done = True
                     self._left = memoryview(self._decryptor.finalize())
                 else:
+                    if not self._buffer:
+                        # The first chunk is the longest; a piece may be left from the one before.
+                        self._buffer = bytearray(len(chunk) + _AEAD_CHUNK)
                     length = self._decryptor.update_into(chunk, self._buffer)
                     self._left = memoryview(self._buffer)[:length]
             except (InvalidTag, ValueError) as error:

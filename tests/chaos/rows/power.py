@@ -30,16 +30,10 @@ UNNEEDED = {
 }
 """Why nothing breaks without some of the fsyncs."""
 
-_USE_SQLITE = {
-    "coordinator.cli.serve",
-    "coordinator.closing",
-    "coordinator.context",
-    "coordinator.store.log",
-    "coordinator.store.members",
-    "coordinator.store.rounds",
-    "coordinator.store.uploads",
-    "coordinator.sweeping",
-}
+_USE_SQLITE = (
+    *("coordinator.store.", "coordinator.cli.serve:", "coordinator.closing:"),
+    *("coordinator.context:", "coordinator.sweeping:"),
+)
 _LOG = "coordinator.sqlite-wal"
 _BY_STEP = {
     "coordinator.store.reports:_replace": "a heartbeat",
@@ -58,7 +52,7 @@ _BY_STEP = {
 def unneeded(site: Site) -> str | None:
     """The key of ``UNNEEDED`` that this fsync falls under."""
     side, step, target = site
-    if (side, target) == ("coordinator", ".") and step.split(":")[0] in _USE_SQLITE:
+    if (side, target) == ("coordinator", ".") and step.startswith(_USE_SQLITE):
         return "coordinator.sqlite's folder"
     if target == _LOG:
         return _BY_STEP.get(step)

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from coordinator.context import Coordinator
 from coordinator.errors import NotOnRoster
 from coordinator.limits import Limits
+from coordinator.store.members import Candidate
 from federation.errors import IdentityError
 from federation.membership import Member
-from federation.request_signing import MAX_SKEW_SECONDS, parse_signature, verify_headers
+from federation.request_signing import (
+    MAX_SKEW_SECONDS,
+    RequestSignature,
+    parse_signature,
+    verify_headers,
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +29,23 @@ class Head:
     headers: Mapping[str, str]
 
 
-def authenticate(coordinator: Coordinator, limits: Limits, request: Head) -> Member:
-    """The member that signed this request, which is thereby used up; its body may be unread.
+@dataclass(frozen=True)
+class Caller:
+    """Who signed a request; ``member`` is None for one who is not on the roster, with the reason.
 
-    Raises IdentityError for a bad signature or a replay, NotOnRoster for one who is no member,
-    TooManyRequests for a member that asks too often.
+    Nothing is done for a caller before ``use_up``.
+    """
+
+    signature: RequestSignature
+    member: Member | None
+    reason: NotOnRoster | None = None
+
+
+def authenticate(coordinator: Coordinator, limits: Limits, request: Head) -> Caller:
+    """Who signed this request, whose body may be unread.
+
+    Raises IdentityError for a bad signature, NotOnRoster for one who is not known, TooManyRequests
+    for a hospital that asks too often.
     """
     signature = parse_signature(request.headers)
     hospital = signature.hospital
@@ -50,23 +68,36 @@ def authenticate(coordinator: Coordinator, limits: Limits, request: Head) -> Mem
     )
     # Before the nonce, whose remembering waits for the disk.
     limits.charge_hospital(hospital)
+    return Caller(signature, member, None if former is None else _not_on_roster(former))
+
+
+def use_up(coordinator: Coordinator, caller: Caller) -> Member:
+    """The member that calls; its signature, durably remembered, serves no second time.
+
+    Raises IdentityError for a replay, NotOnRoster for one who is no member.
+    """
+    signature = caller.signature
     fresh = coordinator.store.members.remember_nonce(
-        hospital,
+        signature.hospital,
         signature.nonce,
         expires=signature.created + MAX_SKEW_SECONDS,
         now=coordinator.clock(),
     )
     if not fresh:
         raise IdentityError("This request was sent before; a signature serves once.")
-    if member is None:
-        assert former is not None
-        if former.revoked_at is not None:
-            raise NotOnRoster(
-                f"{hospital} was revoked and takes part no more.",
-                hint="The coordinator's administrator can invite it again.",
-            )
-        raise NotOnRoster(
-            f"{hospital} is enrolled and waits for approval.",
-            hint="Read your fingerprint to the coordinator's administrator.",
+    if caller.member is None:
+        assert caller.reason is not None
+        raise caller.reason
+    return caller.member
+
+
+def _not_on_roster(former: Candidate) -> NotOnRoster:
+    if former.revoked_at is not None:
+        return NotOnRoster(
+            f"{former.hospital} was revoked and takes part no more.",
+            hint="The coordinator's administrator can invite it again.",
         )
-    return member
+    return NotOnRoster(
+        f"{former.hospital} is enrolled and waits for approval.",
+        hint="Read your fingerprint to the coordinator's administrator.",
+    )

@@ -21,7 +21,7 @@ never within a factor of 3 and always beyond one of 6. Hospitals that train for 
 their data, and then the others' spread says so; that of two others says nothing.
 
 Factors: where the mean is one of factors, a change of usual size and direction does harm all the
-same if its factors are unlike the others' (``coordinator.aggregation.factor_moves``). So how far
+same if its factors are unlike the others' (``coordinator.aggregation.gram_and_moves``). So how far
 they moved is held to the same bounds, upwards only.
 
 Drift: against what the hospital itself did in earlier rounds: twice its own usual relative norm,
@@ -109,8 +109,8 @@ def find_anomalies(
 def odd_moves(moves: np.ndarray) -> list[tuple[str, ...]]:
     """In words, for each hospital, that it moved the factors much farther than the others did.
 
-    ``moves`` (n,) are of ``coordinator.aggregation.factor_moves``. With fewer than three hospitals,
-    or where no other moved them, nothing is odd.
+    ``moves`` (n,) are of ``coordinator.aggregation.gram_and_moves``. With fewer than three
+    hospitals, or where no other moved them, nothing is odd.
     """
     found: list[tuple[str, ...]] = []
     for i, move in enumerate(moves):

@@ -165,7 +165,7 @@ def _publish(
     )
     if done:
         coordinator.emit("round_published", round=row.number, adapter=row.adapter_sha256)
-        _forget_bodies(coordinator)
+        _forget(coordinator)
 
 
 def _abort(
@@ -205,9 +205,11 @@ def _abort(
     if done:
         coordinator.emit("round_aborted", round=row.number, reason=reason)
         _say_excluded(coordinator, row, excluded)
-        _forget_bodies(coordinator)
+        _forget(coordinator)
 
 
-def _forget_bodies(coordinator: Coordinator) -> None:
-    # Nothing can open them any more: the round's key is destroyed.
+def _forget(coordinator: Coordinator) -> None:
+    # The round's secret is overwritten in the database, but its log has the pages as they were.
+    coordinator.store.database.empty_log()
+    # Nothing can open the bodies any more.
     coordinator.blobs.sweep(coordinator.store.uploads.needed_bodies)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from coordinator import aggregation
-from coordinator.aggregation import factor_moves, gram
+from coordinator.aggregation import gram, gram_and_moves
 from coordinator.anomalies import Figures, find_anomalies, odd_moves
 from coordinator.context import Coordinator
 from coordinator.inputs import Damaged, inputs_digest, round_inputs
@@ -25,13 +25,13 @@ def examine(coordinator: Coordinator, row: RoundRow, delivered: Sequence[UploadR
     Raises StorageError, also for updates that cannot be told from each other for want of the
     round's secret.
     """
-    readable, damaged = _readable(coordinator, row, delivered)
-    validated = validate(coordinator, row, readable)
+    looked_at, damaged = _looked_at(coordinator, row, delivered)
+    validated = validate(coordinator, row, [upload for upload, _ in looked_at])
     found = {
         upload_id: UpdateFinding(figures=None, reasons=(reason,))
         for upload_id, reason in damaged.items()
     }
-    for upload, finding in zip(readable, _anomalies(coordinator, row, readable), strict=True):
+    for upload, finding in looked_at:
         if own := validated.losses.get(upload.upload_id):
             measured = {"validated_loss": own.loss, "validated_variance": own.variance}
             finding = finding.model_copy(update=measured)
@@ -55,37 +55,36 @@ def examine(coordinator: Coordinator, row: RoundRow, delivered: Sequence[UploadR
         )
 
 
-def _readable(
+def _looked_at(
     coordinator: Coordinator, row: RoundRow, delivered: Sequence[UploadRow]
-) -> tuple[list[UploadRow], dict[str, str]]:
-    """The updates that can be read to their end, and why each other one cannot."""
+) -> tuple[list[tuple[UploadRow, UpdateFinding]], dict[str, str]]:
+    """What is found about the updates that can be read to their end; why each other one cannot."""
     damaged: dict[str, str] = {}
-    for update, upload in zip(
-        round_inputs(coordinator, row, delivered, {}).updates, delivered, strict=True
-    ):
+    while readable := [u for u in delivered if u.upload_id not in damaged]:
         try:
-            for _ in update.tensors():
-                pass
+            findings = _anomalies(coordinator, row, readable)
+            return list(zip(readable, findings, strict=True)), damaged
         except Damaged as error:
-            damaged[upload.upload_id] = str(error)
-    return [u for u in delivered if u.upload_id not in damaged], damaged
+            # The figures are of all beside each other: without this one they are others.
+            damaged[error.upload_id] = str(error)
+    return [], damaged
 
 
 def _anomalies(
     coordinator: Coordinator, row: RoundRow, readable: Sequence[UploadRow]
 ) -> list[UpdateFinding]:
-    if not readable:
-        return []
-    usual = coordinator.store.reviews.usual_figures(row.number, _REMEMBERED_ROUNDS)
     inputs = round_inputs(coordinator, row, readable, {})
+    if aggregation.get(row.descriptor.aggregator).combiner.exact == "no":
+        products, moves = gram_and_moves(inputs)
+        moved = odd_moves(moves)
+    else:
+        products, moved = gram(inputs), [()] * len(readable)
+    usual = coordinator.store.reviews.usual_figures(row.number, _REMEMBERED_ROUNDS)
     findings = find_anomalies(
         [upload.hospital for upload in readable],
-        gram(inputs),
+        products,
         {name: [Figures(**dict(f)) for f in earlier] for name, earlier in usual.items()},
     )
-    moved: list[tuple[str, ...]] = [()] * len(readable)
-    if aggregation.get(row.descriptor.aggregator).combiner.exact == "no":
-        moved = odd_moves(factor_moves(inputs))
     return [
         UpdateFinding(figures=ChangeFigures(**asdict(f.figures)), reasons=f.reasons + more)
         for f, more in zip(findings, moved, strict=True)

@@ -12,7 +12,7 @@ from coordinator.clock import Clock, system_clock
 from coordinator.config import CoordinatorConfig, FederationSection, ServerSection
 from coordinator.context import passphrase
 from coordinator.paths import Paths
-from coordinator.store import Store
+from coordinator.store import Store, sqlite
 from coordinator.store.database import create_sqlite
 from coordinator.wrapping import WrappingKey
 from federation.errors import ConfigError, InputError
@@ -91,7 +91,7 @@ def create_home(
     if not server.tls_cert:
         Authority(paths.tls).create(federation.name, clock(), passphrase())
     roster = Roster(federation=federation.name, version=0, members=())
-    paths.database.unlink(missing_ok=True)
+    sqlite.remove(paths.database)
     database = create_sqlite(paths.database)
     document = SignedDocument.sign(roster, admin, "roster")
     Store.over(database, clock).members.add_roster(0, document, kind="founding")

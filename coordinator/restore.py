@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from coordinator.backup import BackupManifest, copy_file, read_manifest
 from coordinator.context import passphrase
 from coordinator.paths import Paths
+from coordinator.store import sqlite
 from coordinator.store.migrations import head, revisions
 from coordinator.wrapping import WrappingKey
 from federation.errors import ConfigError, IdentityError, StorageError
@@ -78,7 +78,7 @@ def _copy(source: Path, new: Paths, manifest: BackupManifest) -> None:
 
 
 def _place_wrapping_key(new: Paths, given: Path | None, federation: str) -> int | None:
-    with closing(sqlite3.connect(new.database)) as database:
+    with closing(sqlite.library.connect(new.database)) as database:
         if (found := database.execute("PRAGMA integrity_check").fetchone()) != ("ok",):
             raise StorageError(
                 f"The backup's database is damaged: {found[0]}.", hint="Restore another backup."

@@ -24,5 +24,6 @@ def rotate_wrapping(coordinator: Coordinator) -> list[int]:
             return None  # By a run that was cut off.
 
         changed = coordinator.store.rounds.rewrap(anew)
+        coordinator.store.database.empty_log()
     coordinator.emit("wrapping_rotated", rounds=len(changed))
     return changed

@@ -35,8 +35,10 @@ from federation.errors import FedMedError, InputError
 from federation.signing import fingerprint
 
 _TICK_SECONDS = 1.0
-_SHORTEST_REST_SECONDS = 0.2
-"""Between two looks, however many updates arrive: with hundreds of hospitals each look costs."""
+_REST_SECONDS = 0.02
+_REST_LOOKS = 4
+"""Between two looks, however many updates arrive, as many times as long as a look takes: with
+hundreds of hospitals each costs."""
 _SHUTDOWN_SECONDS = 10
 _KEEP_ALIVE_SECONDS = 30
 _FILES = 8192
@@ -66,7 +68,9 @@ class Ticker(threading.Thread):
 
         This is the thread's outermost edge: if any error ended it, no round would move again.
         """
-        while self._rested():
+        looked = 0.0
+        while self._rested(min(_TICK_SECONDS, max(_REST_SECONDS, _REST_LOOKS * looked))):
+            begun = time.monotonic()
             try:
                 newest = self._coordinator.store.rounds.newest()
                 if newest is not None:
@@ -78,6 +82,7 @@ class Ticker(threading.Thread):
                 self._stuck(str(error), error.hint)
             except Exception as error:
                 self._stuck(f"{type(error).__name__}: {error}", _UNFORESEEN_HINT)
+            looked = time.monotonic() - begun
 
     def _say_new_keys(self) -> None:
         """A command has replaced the coordinator's keys; this process signs by them already."""
@@ -87,10 +92,10 @@ class Ticker(threading.Thread):
             shown = fingerprint(identity.public())
             self._coordinator.emit("signing_rotated", fingerprint=shown)
 
-    def _rested(self) -> bool:
+    def _rested(self, least: float) -> bool:
         """Wait until it is time to look; False when it is time to end."""
-        time.sleep(_SHORTEST_REST_SECONDS)
-        self._woken.wait(_TICK_SECONDS - _SHORTEST_REST_SECONDS)
+        time.sleep(least)
+        self._woken.wait(_TICK_SECONDS - least)
         self._woken.clear()
         return not self._ended
 

@@ -52,6 +52,8 @@ def sweep(coordinator: Coordinator, paths: Paths) -> Swept:
         uploads=uploads,
         expired=store.members.forget(invites_before=now - _INVITE_SECONDS, nonces_before=now),
     )
+    # Of what a round's end could not overwrite: it was killed, or somebody was reading.
+    store.database.empty_log()
     if any(asdict(swept).values()):
         coordinator.emit("swept", **asdict(swept))
     return swept

@@ -42,10 +42,8 @@ def file_chunks(path: Path, size: int = _CHUNK) -> Iterator[bytes]:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, read in chunks."""
-    digest = hashlib.sha256()
-    for chunk in file_chunks(path):
-        digest.update(chunk)
-    return digest.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Message(BaseModel):

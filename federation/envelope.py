@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey
 from pydantic import ValidationError
 
 from federation.adapter import AdapterSchema, checked_tensors
-from federation.canonical import file_chunks, file_sha256
+from federation.canonical import file_chunks
 from federation.codec import decode, reference
 from federation.errors import AdapterError, EnvelopeError, IdentityError
 from federation.messages import (
@@ -40,7 +40,7 @@ from federation.messages import (
 )
 from federation.round_keys import HPKE, public_key
 from federation.signing import Identity, Signatures, verify
-from federation.tensors import Pieces
+from federation.tensors import Pieces, Readable
 
 _CHUNK = 1 << 20
 _STREAM_CHUNK = 128 << 10
@@ -91,19 +91,17 @@ def seal(
     ``sealed_length(payload_length(header, coded))``.
     Raises EnvelopeError when the file changed since its digest was taken.
     """
-    if file_sha256(coded) != header.plaintext_sha256:
-        raise EnvelopeError(f"{coded} changed while it was being sealed.", hint=_SEAL_AGAIN)
     manifest_bytes = manifest.to_json()
     context = _context(manifest_bytes)
     key = Cobblestone256Encryptor.generate_key()
     wrapped = HPKE.encrypt(key, public_key(round_public_key), info=context)
     encryptor = Cobblestone256Encryptor(key, context)
-    digest = hashlib.sha256()
+    plain, digest = hashlib.sha256(), hashlib.sha256()
     written = 0
-    for piece in _sealed(encryptor, header, coded):
+    for piece in _sealed(encryptor, header, coded, plain.update):
         digest.update(piece)
         written += body.write(piece)
-    if written != manifest.body_length:
+    if (written, plain.hexdigest()) != (manifest.body_length, header.plaintext_sha256):
         raise EnvelopeError(f"{coded} changed while it was being sealed.", hint=_SEAL_AGAIN)
     signatures = identity.sign(_signed_bytes(manifest_bytes, wrapped, digest.hexdigest()), "update")
     return UploadRequest(
@@ -118,10 +116,14 @@ def seal(
 
 
 def _sealed(
-    encryptor: Cobblestone256Encryptor, header: PayloadHeader, coded: Path
+    encryptor: Cobblestone256Encryptor,
+    header: PayloadHeader,
+    coded: Path,
+    seen: Callable[[bytes], None],
 ) -> Iterator[bytes]:
     yield encryptor.update(_framed(header))
     for chunk in file_chunks(coded):
+        seen(chunk)
         yield encryptor.update(chunk)
     yield encryptor.finalize()
 
@@ -161,24 +163,24 @@ def verify_signatures(request: UploadRequest, signer: PublicIdentity) -> None:
         ) from error
 
 
-class _DecryptedStream:
-    """The payload as a stream, decrypted as it is read; nothing touches a disk."""
+class _Hashed:
+    """A stream and the digest of what was read from it."""
 
-    def __init__(self, body: Path, decryptor: Cobblestone256Decryptor) -> None:
-        # An aggregation has one stream of each hospital open: together they stay small.
-        self._pieces = Pieces(_decrypted(file_chunks(body, _STREAM_CHUNK), decryptor))
+    def __init__(self, source: Readable) -> None:
+        self._source = source
         self.digest = hashlib.sha256()
 
     def read(self, n: int, /) -> bytes | memoryview:
-        """``n`` bytes, fewer only at the end. Raises EnvelopeError on a damaged body."""
-        taken = self._pieces.read(n)
+        taken = self._source.read(n)
         self.digest.update(taken)
         return taken
 
 
-def _decrypted(chunks: Iterator[bytes], decryptor: Cobblestone256Decryptor) -> Iterator[bytes]:
+def _decrypted(body: Path, decryptor: Cobblestone256Decryptor) -> Iterator[bytes]:
+    """The payload, decrypted as it is read; nothing touches a disk. Raises EnvelopeError."""
     try:
-        yield from map(decryptor.update, chunks)
+        # An aggregation has one stream of each hospital open: together they stay small.
+        yield from map(decryptor.update, file_chunks(body, _STREAM_CHUNK))
         yield decryptor.finalize()
     except (InvalidTag, ValueError) as error:
         raise EnvelopeError(
@@ -202,13 +204,16 @@ def open_update(
     parent: Mapping[str, np.ndarray],
     *,
     max_norm: float | None = None,
+    accepted: bool = False,
 ) -> OpenedUpdate:
     """Decrypt a sealed update whose signatures were verified; ``parent`` is its round's adapter.
 
     The whole body is authenticated before a byte is parsed; the tensors are decoded by the header's
-    codec and checked against ``schema`` as they are read: names, shapes, finite, L2 norm. Raises
-    EnvelopeError for the envelope and AdapterError for the tensors (the latter also while
-    iterating).
+    codec and checked against ``schema`` as they are read: names, shapes, finite, L2 norm. An
+    ``accepted`` one was read to its end before: its body's digest is compared again, and what
+    follows from the same bytes is not, which is that of the tensors, their being finite, and the
+    norm. Raises EnvelopeError for the envelope and AdapterError for the tensors (the latter also
+    while iterating).
     """
     context = _context(request.manifest.encode())
     try:
@@ -219,20 +224,22 @@ def open_update(
             hint=_SEAL_AGAIN,
         ) from error
     _authenticate(body, data_key, context, request.body_sha256)
-    stream = _DecryptedStream(body, Cobblestone256Decryptor(data_key, context))
-    header = _read_payload_header(stream)
-    stream.digest = hashlib.sha256()
+    payload = Pieces(_decrypted(body, Cobblestone256Decryptor(data_key, context)))
+    header = _read_payload_header(payload)
     if header.rank > schema.rank:
         raise AdapterError(f"The update's rank {header.rank} is above the round's {schema.rank}.")
     shapes = schema.shapes(header.factors, header.rank)
     since = reference(header.codec, schema, header.rank, parent)
+    if accepted:
+        return OpenedUpdate(header, decode(payload, header.codec, shapes, since))
+    stream = _Hashed(payload)
     tensors = decode(stream, header.codec, shapes, since)
     checked = _digest_checked(stream, tensors, header.plaintext_sha256)
     return OpenedUpdate(header, checked_tensors(checked, max_norm=max_norm))
 
 
 def _digest_checked(
-    stream: _DecryptedStream, tensors: Iterator[tuple[str, np.ndarray]], expected: str
+    stream: _Hashed, tensors: Iterator[tuple[str, np.ndarray]], expected: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     yield from tensors
     if stream.digest.hexdigest() != expected:
@@ -241,12 +248,13 @@ def _digest_checked(
 
 def _authenticate(body: Path, data_key: bytes, context: bytes, expected: str) -> None:
     digest = hashlib.sha256()
-    buffer = bytearray(_CHUNK + _AEAD_CHUNK)
+    read, plain = memoryview(bytearray(_CHUNK)), bytearray(_CHUNK + _AEAD_CHUNK)
     try:
         decryptor = Cobblestone256Decryptor(data_key, context)
-        for chunk in file_chunks(body):
-            digest.update(chunk)
-            decryptor.update_into(chunk, buffer)
+        with body.open("rb", buffering=0) as file:
+            while n := file.readinto(read):
+                digest.update(read[:n])
+                decryptor.update_into(read[:n], plain)
         decryptor.finalize()
     except (InvalidTag, ValueError) as error:
         raise EnvelopeError(
@@ -258,7 +266,7 @@ def _authenticate(body: Path, data_key: bytes, context: bytes, expected: str) ->
         )
 
 
-def _read_payload_header(stream: _DecryptedStream) -> PayloadHeader:
+def _read_payload_header(stream: Readable) -> PayloadHeader:
     length = int.from_bytes(stream.read(4), "big")
     if not 0 < length <= _MAX_PAYLOAD_HEADER:
         raise EnvelopeError(f"The update's sealed header has {length} bytes.")

@@ -60,8 +60,8 @@ class Federation:
             self.world.coordinator(
                 *("round", "open", "--base", str(self._card), "--rank", str(self._rank)),
                 *("--target-modules", "linear", "--max-norm", "1e9", "--alpha", "16"),
-                # Flower sends float32 as it is.
-                *("--codec", "fp32", "--json"),
+                # Flower sends float32 as it is, and takes the mean.
+                *("--codec", "fp32", "--aggregator", "fedavg", "--json"),
             )
         )
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from coordinator.aggregation._gram import gram
-from coordinator.aggregation._moves import factor_moves
+from coordinator.aggregation._moves import gram_and_moves
 from coordinator.aggregation._types import (
     Combiner,
     Inputs,
@@ -54,9 +54,9 @@ __all__ = [
     "ValidatedLoss",
     "Weighting",
     "discover",
-    "factor_moves",
     "get",
     "gram",
+    "gram_and_moves",
     "kind",
 ]
 

@@ -8,9 +8,11 @@ share would drown what they look for. Norms, distances and cosines all follow fr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from coordinator.aggregation._modules import modules
+from coordinator.aggregation._modules import Module, modules
 from coordinator.aggregation._types import Inputs
 from federation.errors import AdapterError
 from federation.low_rank import one_blas_thread
@@ -22,10 +24,14 @@ def gram(inputs: Inputs) -> np.ndarray:
     One module of all hospitals is in memory at a time. Ranks may differ. Raises AdapterError
     unless all products are finite.
     """
-    n = len(inputs.updates)
+    return gram_of(modules(inputs), len(inputs.updates))
+
+
+def gram_of(found: Iterable[Module], n: int) -> np.ndarray:
+    """``gram`` of the modules of ``n`` updates, read once."""
     products = np.zeros((n + 1, n + 1))
     with one_blas_thread():
-        for module in modules(inputs):
+        for module in found:
             pairs = [*module.updates.values(), module.parent]
             b = np.concatenate([p.scale * p.b.astype(np.float64) for p in pairs], axis=1)
             a = np.concatenate([p.a.astype(np.float64) for p in pairs])
@@ -33,10 +39,10 @@ def gram(inputs: Inputs) -> np.ndarray:
             entries = (b.T @ b) * (a @ a.T)
             products += np.add.reduceat(np.add.reduceat(entries, starts, axis=0), starts, axis=1)
     both, parent = products[:n, :n], products[:n, n]
-    found = both - parent[:, None] - parent[None, :] + products[n, n]
-    if not np.isfinite(found).all():
+    moved = both - parent[:, None] - parent[None, :] + products[n, n]
+    if not np.isfinite(moved).all():
         raise AdapterError("What the hospitals changed has products that are not finite.")
-    symmetric: np.ndarray = (found + found.T) / 2
+    symmetric: np.ndarray = (moved + moved.T) / 2
     return symmetric
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from coordinator.access import Head, authenticate
+from coordinator.access import Head, authenticate, use_up
 from coordinator.context import Coordinator
 from coordinator.errors import TooLarge, TooSlow, UnsupportedMedia
 from coordinator.limits import Limits
@@ -75,19 +75,18 @@ def _announced(request: Request, limit: int) -> int:
 async def read_body(request: Request, limit: int) -> bytes:
     """The body, of at most ``limit`` bytes. Raises TooLarge, TooSlow, InputError."""
     body = bytearray()
-    chunks = request.stream().__aiter__()
     clock = asyncio.get_running_loop().time
     begun = clock()
     try:
-        while True:
-            # What has come earns time for the rest; standing still ends it soon all the same.
-            left = begun + _STALL_SECONDS + len(body) / _SLOWEST_BYTES_PER_SECOND - clock()
-            chunk = await asyncio.wait_for(anext(chunks, b""), min(left, _STALL_SECONDS))
-            if not chunk:
-                return bytes(body)
-            body += chunk
-            if len(body) > limit:
-                raise TooLarge(f"The body has more than the {limit} bytes that are taken.")
+        async with asyncio.timeout(_STALL_SECONDS) as patience:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise TooLarge(f"The body has more than the {limit} bytes that are taken.")
+                # What has come earns time for the rest; standing still ends it soon all the same.
+                earned = begun + _STALL_SECONDS + len(body) / _SLOWEST_BYTES_PER_SECOND
+                patience.reschedule(min(earned, clock() + _STALL_SECONDS))
+        return bytes(body)
     except TimeoutError as error:
         raise TooSlow(
             f"The body stood still for {_STALL_SECONDS:.0f} s, or trickled at less than "
@@ -108,7 +107,8 @@ def signed(
 ) -> Callable[[Request], AsyncIterator[Call]]:
     """A dependency: the caller is a member, and the request is not a replay.
 
-    The body is read only after that, so that nobody else can make the coordinator hold one.
+    The body is read only after that, so that nobody else can make the coordinator hold one; but a
+    part comes in while the disk remembers its nonce, and a replay's is dropped.
     """
 
     async def dependency(request: Request) -> AsyncIterator[Call]:
@@ -116,18 +116,51 @@ def signed(
         limits: Limits = request.app.state.limits
         limits.check_address(peer(request))
         head = read_head(request, limit=limit, media_type=media_type)
-        try:
-            member = await run_in_threadpool(authenticate, coordinator, limits, head)
-        except IdentityError:
-            limits.charge_address(peer(request))
-            raise
-        request.state.hospital = member.hospital
-        with limits.parts.one(member.hospital) if limit > JSON_LIMIT else nullcontext():
+        with _charging(limits, request):
+            caller = await run_in_threadpool(authenticate, coordinator, limits, head)
+
+        async def used_up() -> Member:
+            with _charging(limits, request):
+                member = await run_in_threadpool(use_up, coordinator, caller)
+            request.state.hospital = member.hospital
+            return member
+
+        if limit > JSON_LIMIT:
+            with limits.parts.one(caller.signature.hospital):
+                member, body = await _meanwhile(used_up(), read_body(request, limit))
+                # Long enough to let others go on.
+                await run_in_threadpool(verify_body, head.headers, body)
+                yield Call(coordinator, member, head, body)
+        else:
+            member = await used_up()
             body = await read_body(request, limit)
             verify_body(head.headers, body)
             yield Call(coordinator, member, head, body)
 
     return dependency
+
+
+@contextmanager
+def _charging(limits: Limits, request: Request) -> Iterator[None]:
+    """Let the address pay for a request that is no member's."""
+    try:
+        yield
+    except IdentityError:
+        limits.charge_address(peer(request))
+        raise
+
+
+async def _meanwhile(
+    used_up: Awaitable[Member], reading: Coroutine[None, None, bytes]
+) -> tuple[Member, bytes]:
+    """The member and the body, which is dropped where there is no member."""
+    task = asyncio.create_task(reading)
+    # Nobody asks what became of a body that was dropped.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        return await used_up, await task
+    finally:
+        task.cancel()
 
 
 def parse(model: type[_M], body: bytes) -> _M:

@@ -1,6 +1,6 @@
 """What the coordinator remembers, as narrow stores over one SQL database.
 
-Everything here is portable SQLAlchemy Core; only ``database.open_sqlite`` knows SQLite. A
+Everything here is portable SQLAlchemy Core; only ``database`` and ``sqlite`` know SQLite. A
 PostgreSQL store is one more function beside it (isolation level SERIALIZABLE, since the stores
 check and write within one transaction).
 """

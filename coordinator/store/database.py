@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,14 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from coordinator.store import migrations
+from coordinator.store import migrations, sqlite
 from coordinator.store.copying import copy_sqlite
+from coordinator.store.sqlite import BUSY_SECONDS
 from federation.errors import StorageError
+from federation.files import storage_errors
 
-_WAL_IS_SAFE = (3, 51, 3)
-"""From this SQLite on; 3.7.0 to 3.51.2 have a race that corrupts a write-ahead log on reset."""
-
-_BUSY_SECONDS = 15
-"""How long a write waits for those before it, of this process or another."""
+_CHECKPOINT_SECONDS = 1.0
+"""How long emptying the log waits for a reader, while no other can write."""
 
 
 class Database:
@@ -42,14 +41,18 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is durable when the block has ended. Raises StorageError."""
-        if not self._writing.acquire(timeout=_BUSY_SECONDS):
+        with self._alone(), self._transaction(write=True) as connection:
+            yield connection
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._writing.acquire(timeout=BUSY_SECONDS):
             raise StorageError(
-                f"The coordinator's database was busy for {_BUSY_SECONDS} s.",
+                f"The coordinator's database was busy for {BUSY_SECONDS} s.",
                 hint="Check the health of its disk: each write waits for it.",
             )
         try:
-            with self._transaction(write=True) as connection:
-                yield connection
+            yield
         finally:
             self._writing.release()
 
@@ -62,51 +65,54 @@ class Database:
             ):
                 yield connection
         except DatabaseError as error:
-            raise StorageError(
-                f"The coordinator's database refuses: {error.orig}.",
-                hint="Check the free space, the owner and the health of its disk.",
-            ) from error
+            raise _refused(error.orig) from error
 
     def check_writable(self) -> None:
         """Write durably what is there already. Raises StorageError."""
         with self.write() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
 
+    def empty_log(self) -> bool:
+        """Move the write-ahead log into the database and cut it to nothing.
+
+        What was overwritten or deleted is in neither then. False where a reader of an older state
+        is in the way. Raises StorageError.
+        """
+        assert self._engine.url.database
+        path = Path(self._engine.url.database)
+        try:
+            with self._alone(), closing(sqlite.connect(path, _CHECKPOINT_SECONDS)) as connection:
+                busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except sqlite.library.Error as error:
+            raise _refused(error) from error
+        return not busy
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
 
-def journal_mode(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> str:
-    """WAL where the linked SQLite has no WAL-reset race, else the rollback journal."""
-    return "WAL" if version >= _WAL_IS_SAFE else "TRUNCATE"
+def _refused(error: BaseException | None) -> StorageError:
+    return StorageError(
+        f"The coordinator's database refuses: {error}.",
+        hint="Check the free space, the owner and the health of its disk.",
+    )
 
 
 def _engine(path: Path, *, foreign_keys: bool = True) -> Engine:
     engine = create_engine(
-        # A statement's values must not come into a traceback, and so into the log.
         f"sqlite:///{path}",
+        module=sqlite.library,
+        connect_args={"timeout": BUSY_SECONDS},
         pool_size=8,
         max_overflow=40,
+        # A statement's values must not come into a traceback, and so into the log.
         hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-        # The driver must not begin transactions by itself: see _begin.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout = {_BUSY_SECONDS * 1000}",
-            f"journal_mode = {journal_mode()}",
-            "synchronous = EXTRA",
-            "fullfsync = ON",
-            f"foreign_keys = {'ON' if foreign_keys else 'OFF'}",
-            # A destroyed round secret is overwritten, not just unlinked.
-            "secure_delete = ON",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        sqlite.configure(connection, foreign_keys=foreign_keys)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -118,8 +124,11 @@ def _engine(path: Path, *, foreign_keys: bool = True) -> Engine:
 
 
 def create_sqlite(path: Path) -> Database:
-    """A new database with all tables. Raises StorageError."""
+    """A new database with all tables, of mode 0600 with all beside it. Raises StorageError."""
+    with storage_errors(path):
+        os.close(os.open(path, os.O_CREAT, 0o600))
     _upgrade(path)
+    _use_best_journal(path)
     return open_sqlite(path)
 
 
@@ -146,15 +155,24 @@ class Migration:
 def migrate_sqlite(path: Path) -> Migration | None:
     """Bring the database to this program's revision, in one transaction; None if it is there.
 
-    A copy is made first and kept. Raises StorageError; then the database is as it was.
+    A copy is made first and kept. Raises StorageError; then the database is as it was. For one who
+    holds the home's lock.
     """
     before = _known_revision(path)
+    _use_best_journal(path)
     if before == migrations.head():
         return None
     copy = path.with_name(f"{path.stem}.{before}{path.suffix}")
     copy_sqlite(path, copy)
     _upgrade(path)
     return Migration(before, migrations.head(), copy)
+
+
+def _use_best_journal(path: Path) -> None:
+    try:
+        sqlite.use_best_journal(path)
+    except sqlite.library.Error as error:
+        raise _refused(error) from error
 
 
 def _known_revision(path: Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from coordinator.store.sqlite import library as sqlite3
 from tests.chaos.federation import (
     HOSPITALS,
     Broken,
@@ -110,7 +111,8 @@ def _repeat(
 
 
 def _state(federation: Federation) -> str:
-    with sqlite3.connect(federation.home("coordinator") / "coordinator.sqlite") as database:
+    path = federation.home("coordinator") / "coordinator.sqlite"
+    with closing(sqlite3.connect(path)) as database:
         found = database.execute("SELECT state FROM rounds WHERE number = 1").fetchone()
     return str(found[0]) if found else "none"
 
@@ -179,7 +181,7 @@ def _check_bytes(federation: Federation, stages: Stages, digest: str) -> None:
 
 
 def _check_home(home: Path) -> None:
-    with sqlite3.connect(home / "coordinator.sqlite") as database:
+    with closing(sqlite3.connect(home / "coordinator.sqlite")) as database:
         said = database.execute("PRAGMA integrity_check").fetchone()[0]
     if said != "ok":
         raise Broken(f"the database: {said}")

@@ -19,7 +19,12 @@ from types import FrameType
 
 _SOURCE = Path(__file__).with_name("interpose.c")
 _OURS = ("appliance.", "coordinator.", "federation.", "backends.")
-_PLUMBING = {"federation.files", "federation.tensors", "coordinator.store.database"}
+_PLUMBING = {
+    "federation.files",
+    "federation.tensors",
+    "coordinator.store.database",
+    "coordinator.store.sqlite",
+}
 """Modules that write on behalf of others: a step is named for who asked."""
 
 _DECIDE = ctypes.CFUNCTYPE(

@@ -101,10 +101,8 @@ def _payload(data: bytes) -> object:
 
 
 def _valid_payload() -> bytes:
-    stream = envelope._DecryptedStream(
-        _BODY, envelope.Cobblestone256Decryptor(_data_key(), _CONTEXT)
-    )
-    return stream.read(1 << 20)
+    decryptor = envelope.Cobblestone256Decryptor(_data_key(), _CONTEXT)
+    return b"".join(envelope._decrypted(_BODY, decryptor))
 
 
 def _data_key() -> bytes:

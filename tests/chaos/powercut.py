@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coordinator.store.sqlite import library as sqlite3
 from tests.chaos.federation import HOSPITALS, Broken, Federation, Stages, state, succeeded, until
 from tests.chaos.finishing import answers, examine, finish
 from tests.chaos.interposer import Op, Plan
@@ -86,7 +87,7 @@ def examine_image(recording: Recording, cut: int, owner: str, disk: Path) -> Non
 
 def _examine_coordinator(disk: Path, answered: list[dict[str, Any]]) -> None:
     home = disk / "coordinator"
-    with _database(home) as database:
+    with closing(_database(home)) as database:
         rounds = {row["number"]: row for row in database.execute("SELECT * FROM rounds")}
         uploads = {row["upload_id"]: row for row in database.execute("SELECT * FROM uploads")}
         nonces = database.execute("SELECT hospital, count(*) n FROM nonces GROUP BY 1").fetchall()
@@ -110,10 +111,12 @@ def _database(home: Path) -> Any:  # noqa: ANN401
     database.row_factory = sqlite3.Row
     try:
         said = database.execute("PRAGMA integrity_check").fetchone()[0]
-        if said != "ok":
-            raise Broken(f"the database: {said}")
     except sqlite3.DatabaseError as error:
-        raise Broken(f"the database: {error}") from error
+        said = str(error)
+    if said != "ok":
+        # Closed later, it would remove the log of the next image at this path.
+        database.close()
+        raise Broken(f"the database: {said}")
     return database
 
 
@@ -140,6 +143,10 @@ def _check_answer(
         raise Broken("the round that was opened is gone")
     if path.endswith("/record") and status == 200 and rounds[1]["state"] != "published":
         raise Broken("a record was given out of a round that is not published")
+    if path.endswith("/uploads") and status in (200, 201):
+        announced = {upload["hospital"] for upload in uploads.values()}
+        if answer["hospital"] not in announced:
+            raise Broken("an announced upload is gone")
     if not path.startswith("/v1/uploads/"):
         return
     upload = uploads.get(path.split("/")[3])

@@ -19,6 +19,8 @@ from tests.chaos.interposer import Op
 
 SECTOR = 512
 _RECORD = struct.Struct("<QIIQQII")
+_MAPPED = "-shm"
+"""SQLite's index of its write-ahead log, in shared memory: nothing of it outlives its users."""
 _TEMPORARY = re.compile(r"\.[a-z0-9_]{8}$|(?<=\.new-).*$|(?<=\.adapter-)[^/]*|[0-9a-f]{16,}")
 
 
@@ -236,6 +238,8 @@ def _loaded(path: Path) -> Folder:
 
 
 def _lay_out(path: Path, node: File | Folder, stream: random.Random | None) -> None:
+    if path.name.endswith(_MAPPED):
+        return
     if isinstance(node, File):
         path.write_bytes(node.after_cut(stream) if stream else node.live())
         path.chmod(0o600)

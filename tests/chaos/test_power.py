@@ -19,8 +19,12 @@ NEEDED: tuple[Site, ...] = (
     ("coordinator", "coordinator.blobs:append", "uploads"),
     ("coordinator", "coordinator.blobs:put_adapter", "adapters/.new-*"),
     ("coordinator", "coordinator.blobs:put_adapter", "adapters"),
-    ("coordinator", "coordinator.store.uploads:settle", "coordinator.sqlite"),
-    ("coordinator", "coordinator.store.rounds:add", "coordinator.sqlite"),
+    ("coordinator", "coordinator.store.uploads:settle", "coordinator.sqlite-wal"),
+    ("coordinator", "coordinator.store.uploads:add", "coordinator.sqlite-wal"),
+    ("coordinator", "coordinator.store.uploads:advance", "coordinator.sqlite-wal"),
+    ("coordinator", "coordinator.store.members:remember_nonce", "coordinator.sqlite-wal"),
+    ("coordinator", "coordinator.store.rounds:add", "coordinator.sqlite-wal"),
+    ("coordinator", "coordinator.closing:_forget", "coordinator.sqlite"),
     ("appliance", "appliance.client:adapter", "adapters/parents/.*.part"),
     ("appliance", "appliance.adapters:_replace", "rounds/0001"),
     ("appliance", "appliance.training:train", "rounds/0001"),
@@ -36,7 +40,7 @@ def recording(stages: Stages, folder: Path) -> Recording:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file())
+    found = (p for p in folder.rglob("*") if p.is_file() and not p.name.endswith("-shm"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from coordinator.store import Store, migrations
 from coordinator.store.database import create_sqlite, migrate_sqlite, open_sqlite
 from coordinator.store.documents import stored_documents
 from coordinator.store.log import Head
+from coordinator.store.sqlite import library as sqlite3
 from coordinator.store.tables import metadata
 from federation import merkle
 from federation.errors import StorageError

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from coordinator.store.sqlite import library as sqlite3
 from tests.e2e.world import World
 
 pytestmark = pytest.mark.timeout(120)

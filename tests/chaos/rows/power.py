@@ -18,28 +18,52 @@ _EXAMINED = 3000
 _AT_ONCE = 3
 
 UNNEEDED = {
-    "coordinator.sqlite's folder": "SQLite's own; the journal's name is older than the round",
+    "coordinator.sqlite's folder": "SQLite's own; a log that is not there holds nothing yet",
     "tensorboard": "curves for people, not read by any program",
     "..trained.safetensors' folder": "a temporary name; the adapter's own folder is synced after",
     "a checkpoint's content": "a damaged one is noticed by its digest; only time is lost",
-    "a heartbeat's journal": "one row of one page, of which nothing was promised",
+    "a heartbeat": "nothing was promised of it",
+    "a step of the round": "a later fsync of the same log comes before any answer or removal",
+    "a signed checkpoint": "the log it is of is durable; another is signed",
+    "the log, before it is emptied": "every commit in it was synced",
+    "the database, before the round": "what the log held then is older than what is promised here",
 }
 """Why nothing breaks without some of the fsyncs."""
+
+_USE_SQLITE = (
+    *("coordinator.store.", "coordinator.cli.serve:", "coordinator.closing:"),
+    *("coordinator.context:", "coordinator.sweeping:"),
+)
+_LOG = "coordinator.sqlite-wal"
+_BY_STEP = {
+    "coordinator.store.reports:_replace": "a heartbeat",
+    "coordinator.store.reviews:examined": "a step of the round",
+    "coordinator.store.rounds:close": "a step of the round",
+    "coordinator.store.rounds:aggregated": "a step of the round",
+    "coordinator.store.rounds:published": "a step of the round",
+    "coordinator.store.log:keep_checkpoint": "a signed checkpoint",
+    "coordinator.closing:_forget": "the log, before it is emptied",
+    "coordinator.sweeping:sweep": "the log, before it is emptied",
+    "coordinator.context:open_coordinator": "the log, before it is emptied",
+    "coordinator.cli.serve:command": "the log, before it is emptied",
+}
 
 
 def unneeded(site: Site) -> str | None:
     """The key of ``UNNEEDED`` that this fsync falls under."""
     side, step, target = site
-    if (side, target) == ("coordinator", ".") and step.startswith("coordinator.store."):
+    if (side, target) == ("coordinator", ".") and step.startswith(_USE_SQLITE):
         return "coordinator.sqlite's folder"
-    if "/tensorboard/" in target:
+    if target == _LOG:
+        return _BY_STEP.get(step)
+    if (step, target) == ("coordinator.context:open_coordinator", "coordinator.sqlite"):
+        return "the database, before the round"
+    if "/tensorboard/" in target or step == "appliance.runlog:__init__":
         return "tensorboard"
     if step == "backends.adapters:write_adapter" and target == "rounds/0001":
         return "..trained.safetensors' folder"
     if step == "backends.checkpoints:write" and target.endswith(".safetensors*"):
         return "a checkpoint's content"
-    if step == "coordinator.store.reports:_replace" and target.endswith("-journal"):
-        return "a heartbeat's journal"
     return None
 
 

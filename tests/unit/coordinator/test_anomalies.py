@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coordinator.aggregation import factor_moves, gram
+from coordinator.aggregation import gram, gram_and_moves
 from coordinator.anomalies import Figures, Finding, find_anomalies, odd_moves
 from tests.aggregating import Made, inputs_of, trained
 
@@ -179,13 +179,13 @@ def test_an_honest_change_in_factors_that_would_ruin_a_mean_is_odd() -> None:
     made = [trained(i, 5, turn=2, noise=0.3) for i in range(4)]
     start = trained(0, 1, turn=2, noise=0).tensors
     dense = [np.sqrt(sum(np.square(m.tensors[n] - start[n]).sum() for n in start)) for m in made]
-    np.testing.assert_allclose(factor_moves(inputs_of(made, 2)), dense, rtol=1e-6)
+    np.testing.assert_allclose(gram_and_moves(inputs_of(made, 2))[1], dense, rtol=1e-6)
     names = [m.hospital for m in made]
     lying = [*made[:3], in_other_factors(made[3], 50)]
-    assert odd_moves(factor_moves(inputs_of(made, 2))) == [()] * 4
+    assert odd_moves(gram_and_moves(inputs_of(made, 2))[1]) == [()] * 4
     np.testing.assert_allclose(gram(inputs_of(lying, 2)), gram(inputs_of(made, 2)), rtol=1e-5)
     assert find_anomalies(names, gram(inputs_of(lying, 2)), {})[3].reasons == ()
-    *others, (reason,) = odd_moves(factor_moves(inputs_of(lying, 2)))
+    *others, (reason,) = odd_moves(gram_and_moves(inputs_of(lying, 2))[1])
     assert others == [()] * 3
     assert reason.startswith("it moved the factors ")
     assert " x as far as is usual among the others" in reason

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ from coordinator.rounds import Request, State
 from coordinator.store import Store
 from coordinator.store.database import create_sqlite
 from coordinator.store.members import InviteRow
+from coordinator.store.sqlite import library as sqlite3
 from federation import merkle
 from federation.canonical import sha256
 from federation.errors import InputError, StorageError

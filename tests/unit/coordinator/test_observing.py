@@ -6,7 +6,6 @@ import base64
 import json
 import signal
 import socket
-import sqlite3
 import ssl
 import time
 import urllib.request
@@ -22,6 +21,7 @@ from coordinator.context import open_coordinator, passphrase
 from coordinator.limits import Limits
 from coordinator.metrics import Metrics, metrics_listener
 from coordinator.paths import Paths
+from coordinator.store.sqlite import library as sqlite3
 from coordinator.wrapping import WrappingKey
 from federation.errors import InputError
 from federation.request_signing import sign_request

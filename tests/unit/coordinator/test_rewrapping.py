@@ -52,6 +52,8 @@ def test_a_server_goes_on_with_the_key_that_another_process_made(
     assert rotate_wrapping(other) == [1]
     other.store.database.close()
     assert wrapped(world) != old
+    stored = b"".join(p.read_bytes() for p in world.paths.home.glob("coordinator.sqlite*"))
+    assert old not in stored
     assert world.paths.wrapping_key.read_bytes() != old_file
     assert world.paths.wrapping_key.stat().st_mode & 0o777 == 0o600
     finish(world, 1, h02)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import uvicorn
+from sqlalchemy import text
 
 from coordinator import server
 from coordinator.api import create_app
@@ -136,6 +137,40 @@ async def test_a_body_is_not_read_before_its_sender_is_known(
     answer = await asyncio.wait_for(reader.readuntil(b"\r\n"), 3)
     assert (b"403" if signed_by == "a stranger" else b"401") in answer
     writer.close()
+
+
+async def test_a_replayed_part_is_refused_though_the_first_is_still_coming_in(
+    world: World, address: tuple[str, int]
+) -> None:
+    h01 = world.member("h01")
+    world.open()
+    update = h01.seal(1)
+    h01.announce(update)
+    part = update.body[:1000]
+    signed = sign_request(h01.identity.ed25519, "h01", "PATCH", update.path, "", part, h01.clock())
+    lines = [f"PATCH {update.path} HTTP/1.1", "Host: a", "Content-Type: application/octet-stream"]
+    lines += ["Content-Length: 1000", "Upload-Offset: 0"]
+    lines += [f"{name}: {value}" for name, value in signed.items()]
+    head = "\r\n".join([*lines, "", ""]).encode()
+    slow, writer = await asyncio.open_connection(*address)
+    writer.write(head + part[:500])
+    nonces = text("SELECT count(*) FROM nonces WHERE nonce = :nonce")
+    nonce = signed["Signature-Input"].split('nonce="')[1].split('"')[0]
+
+    def remembered() -> bool:
+        with world.coordinator.store.database.read() as connection:
+            return bool(connection.scalar(nonces, {"nonce": nonce}))
+
+    # Durable before the body is there.
+    while not remembered():
+        await asyncio.sleep(0.01)
+    reader, again = await asyncio.open_connection(*address)
+    again.write(head)
+    assert b"401" in await asyncio.wait_for(reader.readuntil(b"\r\n"), 3)
+    writer.write(part[500:])
+    assert b"204" in await asyncio.wait_for(slow.readuntil(b"\r\n"), 3)
+    for stream in (writer, again):
+        stream.close()
 
 
 def test_the_round_thread_publishes_and_reports_what_is_stuck(

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.store import Store
-from coordinator.store.database import create_sqlite, journal_mode, open_sqlite
+from coordinator.store.database import create_sqlite, open_sqlite
 from coordinator.store.members import Candidate, InviteRow
+from coordinator.store.sqlite import journal_mode
 from federation.errors import StorageError
 from federation.membership import Roster
 from federation.signing import Identity, SignedDocument
@@ -25,23 +26,22 @@ def test_settings_for_durability(path: Path) -> None:
     with database.read() as connection:
         pragmas = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-            for name in ("synchronous", "foreign_keys", "secure_delete", "journal_mode")
+            for name in (
+                "synchronous",
+                "fullfsync",
+                "foreign_keys",
+                "secure_delete",
+                "journal_mode",
+            )
         }
     extra = 3
     assert pragmas == {
         "synchronous": extra,
+        "fullfsync": 1,
         "foreign_keys": 1,
         "secure_delete": 1,
         "journal_mode": journal_mode().lower(),
     }
-
-
-@pytest.mark.parametrize(
-    ("version", "mode"),
-    [((3, 40, 1), "TRUNCATE"), ((3, 51, 2), "TRUNCATE"), ((3, 51, 3), "WAL"), ((3, 52, 0), "WAL")],
-)
-def test_the_write_ahead_log_only_without_its_race(version: tuple[int, ...], mode: str) -> None:
-    assert journal_mode(version) == mode
 
 
 def test_a_missing_or_foreign_file_is_refused(path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_write_waits_for_the_one_before_it_but_not_for_ever(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = create_sqlite(path)
-    monkeypatch.setattr("coordinator.store.database._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("coordinator.store.database.BUSY_SECONDS", 0.1)
     with database.write(), pytest.raises(StorageError, match="busy"), database.write():
         pass
     database.check_writable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from coordinator import sweeping
 from coordinator.errors import TooManyUploads
 from coordinator.rounds import Request
+from coordinator.store import sqlite
 from coordinator.sweeping import Sweeper, Swept, sweep
 from federation.files import atomic_writer
 from federation.tensors import write_tensors
@@ -165,3 +167,22 @@ def test_stalled_announcements_make_room_by_themselves(world: World) -> None:
     assert refused.headers["retry-after"] == "600"
     world.clock.now += int(refused.headers["retry-after"])
     assert h01.announce(h01.seal(1)).status_code == 201
+
+
+@pytest.mark.skipif(sqlite.journal_mode() != "WAL", reason="a journal keeps nothing")
+def test_a_secret_that_a_reader_kept_in_the_log_is_gone_after_the_next_sweep(world: World) -> None:
+    h01 = world.member("h01")
+    opened = world.open().wrapped_seed
+    assert opened is not None
+    h01.upload(h01.seal(1))
+
+    def in_files() -> bool:
+        return opened in b"".join(p.read_bytes() for p in world.paths.home.glob("*.sqlite*"))
+
+    with closing(sqlite.connect(world.paths.database)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM rounds").fetchall()
+        assert world.advance(1).wrapped_seed is None
+        assert in_files()
+    sweep(world.coordinator, world.paths)
+    assert not in_files()

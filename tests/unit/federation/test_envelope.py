@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from federation import envelope
 from federation.adapter import AdapterSchema, ModuleShape, initial_adapter
 from federation.canonical import file_sha256
 from federation.envelope import (
@@ -29,9 +30,9 @@ from federation.messages import (
     PayloadHeader,
     UploadRequest,
 )
-from federation.round_keys import new_seed, private_key, public_text
+from federation.round_keys import HPKE, new_seed, private_key, public_text
 from federation.signing import Identity
-from federation.tensors import write_tensors
+from federation.tensors import Pieces, write_tensors
 
 SCHEMA = AdapterSchema(
     modules=(ModuleShape(path="m.q_proj", inputs=6, outputs=4),), rank=2, alpha=4.0
@@ -126,6 +127,59 @@ def test_a_flipped_byte_of_the_announcement_is_refused(tmp_path: Path, field: st
         holder[field] = base64.b64encode(raw).decode()
     with pytest.raises(EnvelopeError):
         opened(UploadRequest.model_validate(document), body)
+
+
+def test_an_accepted_update_opens_to_the_same_and_no_other_body_does(tmp_path: Path) -> None:
+    request, body = sealed(tmp_path)
+
+    def again() -> dict[str, np.ndarray]:
+        key = private_key(SEED)
+        return dict(open_update(request, body, key, SCHEMA, PARENT, accepted=True).tensors)
+
+    expected = dict(initial_adapter(SCHEMA, 1))
+    found = again()
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    whole = body.read_bytes()
+    for damaged in (
+        whole[:-1],
+        whole + b"x",
+        *(_flipped(whole, at) for at in range(0, len(whole), 45)),
+    ):
+        body.write_bytes(damaged)
+        with pytest.raises(EnvelopeError, match="damaged or truncated"):
+            again()
+    # One that the hospital itself sealed for the same key, in place of the accepted one.
+    context = envelope._context(request.manifest.encode())
+    wrapped = base64.b64decode(request.wrapped_key)
+    data_key = HPKE.decrypt(wrapped, private_key(SEED), info=context)
+    encryptor = envelope.Cobblestone256Encryptor(data_key, context)
+    decryptor = envelope.Cobblestone256Decryptor(data_key, context)
+    payload = b"".join(envelope._decrypted(_written(body, whole), decryptor))
+    body.write_bytes(encryptor.update(payload) + encryptor.finalize())
+    with pytest.raises(EnvelopeError, match="announced digest"):
+        again()
+
+
+def _written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def _flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def test_a_stream_gives_its_bytes_however_they_are_asked_for(tmp_path: Path) -> None:
+    data = np.random.default_rng(1).bytes(400_000)
+    key = envelope.Cobblestone256Encryptor.generate_key()
+    encryptor = envelope.Cobblestone256Encryptor(key, b"")
+    body = _written(tmp_path / "body", encryptor.update(data) + encryptor.finalize())
+    for sizes in ([400_000], [1, 130_000, 0, 270_000], [128 << 10] * 4, [16_384] * 25):
+        decryptor = envelope.Cobblestone256Decryptor(key, b"")
+        stream = Pieces(envelope._decrypted(body, decryptor))
+        assert b"".join(stream.read(n) for n in sizes) == data
+        assert stream.read(1) == b""
 
 
 def test_a_truncated_body_is_refused(tmp_path: Path) -> None:

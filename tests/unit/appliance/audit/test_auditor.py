@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from appliance.rounds.descriptor import fetch_round
 from appliance.rounds.global_adapter import fetch_record
 from appliance.trust import Trust
 from coordinator import audit
+from coordinator.store.sqlite import library as sqlite3
 from federation import merkle
 from federation.canonical import canonical_json
 from federation.errors import AuditError, IdentityError, StorageError, TransportError

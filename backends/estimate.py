@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.base import Example, Quantisation
+from backends.evaluation import EVALUATION_TOKENS
 from federation.adapter import AdapterSchema, Factors
 from federation.base_model import BaseModelCard
 from federation.errors import ModelError
-
-EVALUATION_TOKENS = 2048
-"""Padded tokens in one forward pass of an evaluation, in every engine."""
 
 _BYTES_PER_WEIGHT: dict[Quantisation, float] = {
     "nf4": 0.5 + 4 / 64,

@@ -14,9 +14,7 @@ from itertools import takewhile
 from backends.backing_off import narrower, with_less_once
 from backends.base import EvalStep, Example, ExampleLoss, ForwardPlan, Note, Progress
 from backends.batches import forward_passes
-
-EVALUATION_TOKENS = 2048
-"""Padded tokens in one forward pass; bounds the logits it holds."""
+from backends.limits import EVALUATION_TOKENS
 
 _SHORTEST_BEGINNING = 8
 """A shared beginning of fewer tokens is not worth a pass of its own."""

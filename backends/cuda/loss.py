@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-_AT_ONCE = 1 << 22
-"""Logits that are in float32 at a time: 17 MB."""
+from backends.limits import LOGITS_AT_ONCE
 
 
 def target_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -33,7 +32,7 @@ class _TargetLosses(torch.autograd.Function):
         targets: torch.Tensor,
     ) -> torch.Tensor:
         losses = torch.empty(len(targets), device=logits.device)
-        step = max(1, _AT_ONCE // logits.shape[1])
+        step = max(1, LOGITS_AT_ONCE // logits.shape[1])
         for start in range(0, len(targets), step):
             rows = slice(start, start + step)
             target = targets[rows, None]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from backends.base import Example, Quantisation
-from backends.estimate import Estimate, ModelShape, PassShape, estimate, pass_shapes, read_shape
+from backends.estimate import Estimate, estimate, pass_shapes
+from backends.kept import PassShape
+from backends.model_shape import ModelShape, read_shape
 from federation.adapter import ModuleShape
 from federation.base_model import BaseModelCard, read_card
 from federation.errors import ModelError
@@ -42,6 +44,8 @@ SHAPE = ModelShape(
     head_dim=64,
     intermediate=1536,
     vocabulary=49152,
+    normed=2 * 576,
+    soft_caps=False,
     linear_weights=sum(m.inputs * m.outputs for m in SMOLLM2.linears),
     linear_inputs=sum(m.inputs for m in SMOLLM2.linears),
     other_weights=269_030_016 // 2 - sum(m.inputs * m.outputs for m in SMOLLM2.linears),
@@ -65,6 +69,7 @@ def reckoned(
         [PassShape(rows, columns, rows * columns // 2)],
         quantisation=quantisation,
         recompute=recompute,
+        dropout=False,
         device="cpu",
     )
 

@@ -52,7 +52,7 @@ def test_an_example_in_a_batch_has_the_losses_it_has_alone(
     monkeypatch: pytest.MonkeyPatch, architecture: Architecture, most_scores: int
 ) -> None:
     """With plain and with fused attention."""
-    monkeypatch.setattr(attention, "_PLAIN_SCORES", most_scores)
+    monkeypatch.setattr(attention, "PLAIN_SCORES", most_scores)
     model = loaded(architecture)
     data = examples(model)
     assert len({len(example.tokens) for example in data}) > 4

@@ -23,7 +23,7 @@ def hidden(dtype: torch.dtype) -> torch.Tensor:
 def test_losses_and_gradients_are_those_of_cross_entropy(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, close: float, at_once: int
 ) -> None:
-    monkeypatch.setattr(loss, "_AT_ONCE", at_once)
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", at_once)
     ours, theirs = hidden(dtype), hidden(dtype)
     found = target_losses(ours * 2, TARGETS)
     expected = cross_entropy((theirs * 2).float(), TARGETS, reduction="none")

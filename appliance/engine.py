@@ -12,8 +12,8 @@ from appliance.events import Phase, Sink
 from backends import choose
 from backends.base import Backend, Example, LoadedModel, Probe, Quantisation
 from backends.batches import check_examples
-from backends.estimate import read_shape
 from backends.model_config import context_of, read_config
+from backends.model_shape import read_shape
 from backends.planning import MachinePlan, Planner
 from federation.adapter import AdapterSchema, Factors
 from federation.base_model import read_card

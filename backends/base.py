@@ -256,7 +256,11 @@ class LoadedModel(Protocol):
     def losses(
         self, examples: Sequence[Example], progress: Progress | None = None
     ) -> list[ExampleLoss]:
-        """Loss of each example under base plus active adapter, dropout off, in the given order."""
+        """Loss of each example under base plus active adapter, dropout off, in the given order.
+
+        Out of memory, the engine halves its forward passes once, says so in a Note, and goes on.
+        Raises OutOfMemory the second time, DataError as ``train``.
+        """
 
     def generate(
         self, messages: Sequence[ChatMessage], options: GenerateOptions

@@ -1,14 +1,12 @@
-"""The machine's memory: what is free, what a training took, and how it makes do with less."""
+"""The machine's memory: what is free, what a training took, which plan needs least."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from backends.base import Example, ForwardPlan
+from backends.base import ForwardPlan
 
 
 def peak_resident_bytes() -> int:
@@ -58,19 +56,6 @@ def _left_in_container(system: Path) -> float:
             files = sum(int(x.split()[1]) for x in statistics if x.split()[0] == cached)
             return max(0, int(text) - int((groups / used).read_text()) + files)
     return math.inf
-
-
-def lowered(
-    plan: ForwardPlan, examples: Sequence[Example], passes: Sequence[Sequence[int]]
-) -> ForwardPlan | None:
-    """What to try when a step, cut into these ``passes``, did not fit into memory; None: nothing.
-
-    Half the padded tokens of its widest pass; where each pass has one example, recomputation.
-    """
-    widest = max(len(p) * max(len(examples[i].tokens) for i in p) for p in passes)
-    if any(len(indices) > 1 for indices in passes):
-        return replace(plan, tokens=widest // 2)
-    return None if plan.recompute else replace(plan, recompute=True)
 
 
 def tightest(one: ForwardPlan, other: ForwardPlan) -> ForwardPlan:

@@ -8,7 +8,8 @@ from itertools import islice
 
 from backends.base import Example, ForwardPlan, Probe, Quantisation, TrainJob
 from backends.batches import forward_passes, optimizer_steps
-from backends.estimate import Estimate, ModelShape, estimate, pass_shapes
+from backends.estimate import Estimate, estimate, pass_shapes
+from backends.model_shape import ModelShape
 from federation.adapter import AdapterSchema, Factors
 from federation.errors import OutOfMemory
 from federation.recipe import TrainingRecipe
@@ -58,7 +59,7 @@ class Planner:
         probe: Probe,
     ) -> None:
         self._shape, self._schema, self._factors, self._probe = shape, schema, factors, probe
-        self._examples = examples
+        self._examples, self._dropout = examples, recipe.dropout > 0
         job = TrainJob(examples, recipe, factors)
         steps = min(recipe.optimizer_steps(len(examples)), _LOOKED_AT)
         self._batches = [batch for step in islice(optimizer_steps(job), steps) for batch in step]
@@ -108,6 +109,7 @@ class Planner:
             pass_shapes(self._examples, passes),
             quantisation=quantisation,
             recompute=forward.recompute,
+            dropout=self._dropout,
             device=self._probe.device,
         )
         return MachinePlan(quantisation, forward, needed, self._probe.free_bytes)

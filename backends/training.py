@@ -13,13 +13,14 @@ from typing import Protocol
 
 import numpy as np
 
+from backends.backing_off import lowered, with_less_once
 from backends.base import Example, ForwardPlan, Note, Progress, Resumed, TrainJob
 from backends.batches import forward_passes, optimizer_steps
 from backends.checkpoints import Checkpoints, TrainingState
-from backends.memory import lowered, tightest
+from backends.memory import tightest
 from backends.meter import Meter
 from backends.schedule import learning_rate
-from federation.errors import LossNotFinite, OutOfMemory
+from federation.errors import LossNotFinite
 
 
 class NotFinite(Exception):
@@ -128,25 +129,22 @@ class Training:
         doing = f"training step {self.meter.steps + 1}"
         if self._passes == 0:
             self._engine.begin_step()
-        try:
+
+        def attempt() -> None:
             with self._engine.memory_errors(doing):
                 self.accumulate(batches)
-            return
-        except OutOfMemory:
+
+        def less() -> ForwardPlan | None:
+            if self._lowered:
+                return None
             passes = forward_passes(self._job.examples, batches, self._forward)
-            less = lowered(self._forward, self._job.examples, passes)
-            if self._lowered or less is None:
-                raise
-        # Only here is the error gone, and with it the tensors that its traceback held.
-        self._lowered, self._forward = True, less
-        self._restart_step()
-        self._say(
-            f"Out of memory while {doing}. It is repeated with at most {less.tokens} tokens in a "
-            f"forward pass{' and activations recomputed' if less.recompute else ''}: the same "
-            "gradients, in more time."
-        )
-        with self._engine.memory_errors(doing):
-            self.accumulate(batches)
+            return lowered(self._forward, self._job.examples, passes)
+
+        def begin_again(plan: ForwardPlan) -> None:
+            self._lowered, self._forward = True, plan
+            self._restart_step()
+
+        with_less_once(doing, attempt, less, begin_again, self._say)
 
     def accumulate(self, batches: list[tuple[int, ...]]) -> float:
         """Add up the gradients of the step's mean loss over all its completion tokens; returns it.

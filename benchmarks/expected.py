@@ -20,7 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backends.base import Quantisation
-from backends.estimate import ModelShape, PassShape, estimate
+from backends.estimate import estimate
+from backends.kept import PassShape
+from backends.model_shape import ModelShape
 from federation.adapter import AdapterSchema, ModuleShape
 
 ONE = PassShape(rows=8, columns=512, n_completion=8 * 256)
@@ -70,6 +72,8 @@ class Model:
             head_dim=self.head_dim,
             intermediate=self.intermediate,
             vocabulary=self.vocabulary,
+            normed=2 * self.hidden,
+            soft_caps=False,
             linear_weights=self.linear_weights,
             linear_inputs=self.layers * (attention + 2 * self.hidden + self.intermediate),
             other_weights=self.head_weights * (1 if self.tied else 2),
@@ -148,6 +152,7 @@ def memory(model: Model, machine: Machine, quantisation: Quantisation) -> str:
             [ONE],
             quantisation=quantisation,
             recompute=recompute,
+            dropout=False,
             device=machine.device,
         )
         for recompute in (False, True)

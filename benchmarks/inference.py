@@ -25,9 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.generation.streamers import BaseStreamer
 
 from backends.base import ChatMessage, GenerateOptions
 from backends.cuda import BACKEND
@@ -61,8 +58,8 @@ def clock() -> float:
     return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
-class Times(BaseStreamer):
-    """Notes when tokens come; the first call is the prompt."""
+class Times:
+    """A streamer of transformers' that notes when tokens come; the first call is the prompt."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -79,7 +76,12 @@ class Plain:
     """transformers and peft, as their own documentation shows it."""
 
     def __init__(self, base: Path, threads: int) -> None:
+        # Imported here: a cold start of ours has no need of them.
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
         torch.set_num_threads(threads)
+        self._peft = PeftModel
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         self.base = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
         self.model: Any = None
@@ -90,7 +92,7 @@ class Plain:
         self.n_loaded += 1
         name = f"a{self.n_loaded}"
         if self.model is None:
-            self.model = PeftModel.from_pretrained(self.base, folder, adapter_name=name).eval()
+            self.model = self._peft.from_pretrained(self.base, folder, adapter_name=name).eval()
         else:
             before = self.model.active_adapter
             self.model.load_adapter(folder, adapter_name=name)

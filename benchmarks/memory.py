@@ -1,6 +1,6 @@
 """Peak memory of a training: the estimate beside what was measured.
 
-    python -m benchmarks.memory [--base FOLDER] [--repeats 2] [--quick]
+    python -m benchmarks.memory [--base FOLDER] [--repeats 3] [--quick]
 
 Each case is a process of its own: load, attach, evaluate, two optimizer steps; its peak resident
 size is what the kernel says; with CUDA and MLX, the engine's peak of tensors and the runtime that
@@ -28,14 +28,15 @@ import numpy as np
 from backends import choose
 from backends.adapters import write_adapter
 from backends.base import Example, ForwardPlan, Quantisation, TrainJob
-from backends.estimate import Estimate, estimate, pass_shapes, read_shape
+from backends.estimate import Estimate, estimate, pass_shapes
 from backends.memory import peak_resident_bytes
+from backends.model_shape import read_shape
 from federation.adapter import AdapterSchema, initial_adapter
 from federation.base_model import BaseModelCard, read_card
 from federation.recipe import TrainingRecipe
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-ALL = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
+ATTENTION = (r".*layers\.\d+\.self_attn\..*",)
+ALL = (r".*layers\.\d+\.(self_attn|mlp)\..*",)
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,9 @@ class Case:
         return [Example(tuple(row), self.columns // 2) for row in rows]
 
     def __str__(self) -> str:
+        adapted = ", all linear layers" if self.modules == ALL else ""
         again = ", recomputed" if self.recompute else ""
-        return (
-            f"{self.quantisation:5} {self.rows} x {self.columns}, {len(self.modules)} layers{again}"
-        )
+        return f"{self.quantisation:5} {self.rows} x {self.columns}{adapted}{again}"
 
 
 CASES = (
@@ -101,6 +101,7 @@ def estimated(case: Case, base: Path) -> Estimate:
         pass_shapes(examples, [range(case.rows)]),
         quantisation=case.quantisation,
         recompute=case.recompute,
+        dropout=False,
         device=probe.device,
     )
 
@@ -140,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     models = Path("demo-run/models/smollm2-135m-instruct")
     parser.add_argument("--base", type=Path, default=models, help="folder of the base model")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="two cases only")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

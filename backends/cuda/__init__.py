@@ -14,7 +14,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 class TorchBackend:
-    """``backends.base.Backend`` on torch, transformers, peft and bitsandbytes."""
+    """``backends.base.Backend`` on torch, transformers and bitsandbytes."""
 
     name = "cuda"
 

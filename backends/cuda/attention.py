@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-_PLAIN_SCORES = 1 << 19
-"""Up to so many attention scores a head, plain attention fits in memory on the processor."""
+from backends.limits import PLAIN_SCORES
 
 
 def choose_attention(model: PreTrainedModel, rows: int, columns: int) -> None:
@@ -14,7 +13,7 @@ def choose_attention(model: PreTrainedModel, rows: int, columns: int) -> None:
     On the processor torch's fused attention goes backward several times slower than plain
     products and softmax. Those keep every score until then, so only where they are few.
     """
-    plain = model.device.type == "cpu" and rows * columns**2 <= _PLAIN_SCORES
+    plain = model.device.type == "cpu" and rows * columns**2 <= PLAIN_SCORES
     wanted = "eager" if plain or not _fused_is_exact(model) else "sdpa"
     if model.config._attn_implementation != wanted:
         model.set_attn_implementation(wanted)

@@ -13,23 +13,34 @@ from backends.cuda.attention import choose_attention
 from backends.cuda.errors import memory_errors
 from backends.cuda.forward import make_batch, token_losses
 from backends.cuda.head import head_sees_only
-from backends.evaluation import losses_in_order, shared_beginning
+from backends.cuda.memory import free_memory
+from backends.evaluation import Passes, shared_beginning
 
 
-def evaluate(
-    model: PreTrainedModel, examples: Sequence[Example], progress: Progress | None = None
-) -> list[ExampleLoss]:
-    """Loss of each example in the given order; see ``LoadedModel.losses``."""
-    # A sliding window would push the shared tokens out of the cache.
-    windowed = getattr(model.config, "sliding_window", None)
-    n_shared = 0 if windowed else shared_beginning(examples)
-    with memory_errors("evaluating"):
-        beginning = _compute_beginning(model, examples[0].tokens[:n_shared]) if n_shared else None
+class Evaluation:
+    """Evaluates ``model`` as it is at the time."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._passes = Passes(memory_errors, free_memory)
+
+    def losses(
+        self, examples: Sequence[Example], progress: Progress | None = None
+    ) -> list[ExampleLoss]:
+        """Loss of each example in the given order; see ``LoadedModel.losses``."""
+        model = self._model
+        # A sliding window would push the shared tokens out of the cache.
+        windowed = getattr(model.config, "sliding_window", None)
+        n_shared = 0 if windowed else shared_beginning(examples)
+        beginning = None
+        if n_shared:
+            with memory_errors("evaluating"):
+                beginning = _compute_beginning(model, examples[0].tokens[:n_shared])
 
         def loss_sums(batch: Sequence[Example]) -> list[float]:
             return _loss_sums(model, batch, beginning)
 
-        return losses_in_order(examples, n_shared, loss_sums, progress)
+        return self._passes.losses_in_order(examples, n_shared, loss_sums, progress)
 
 
 def _compute_beginning(model: PreTrainedModel, tokens: Sequence[int]) -> DynamicCache:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel
 
 from backends.base import Example
 from backends.cuda.attention import choose_attention
 from backends.cuda.head import head_sees_only
+from backends.cuda.loss import target_losses
 
 
 @dataclass(frozen=True)
@@ -64,4 +64,4 @@ def token_losses(
             past_key_values=beginning,
             use_cache=beginning is not None,
         ).logits
-    return cross_entropy(logits[0].float(), batch.targets, reduction="none")
+    return target_losses(logits[0], batch.targets)

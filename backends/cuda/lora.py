@@ -1,19 +1,16 @@
-"""LoRA layers in a loaded model, through peft: injected, filled, frozen, taken out again."""
+"""LoRA layers in a loaded model: put in, filled, trained, taken out again."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
 
+from backends.cuda.lora_layer import LoraLinear
 from backends.module_names import torch_path
-from federation.adapter import AdapterSchema, Factors, tensor_name
+from federation.adapter import AdapterSchema, Factors, ModuleShape, tensor_name
 from federation.errors import AdapterError
-
-_NAME = "default"
 
 
 class Lora:
@@ -26,23 +23,18 @@ class Lora:
         _check_modules(model, schema)
         self.schema = schema
         self.dropout = dropout
-        config = LoraConfig(
-            r=schema.rank,
-            lora_alpha=schema.alpha,
-            lora_dropout=dropout,
-            target_modules=[torch_path(module.path) for module in schema.modules],
-            bias="none",
-        )
-        with warnings.catch_warnings():
-            # About the names of each other's methods, between peft and transformers.
-            warnings.simplefilter("ignore", FutureWarning)
-            self._peft = get_peft_model(model, config, adapter_name=_NAME)
-        layers = {m.path: model.get_submodule(torch_path(m.path)) for m in schema.modules}
-        self._dropouts = [layer.lora_dropout[_NAME] for layer in layers.values()]
+        self._model = model
+        self._plain = {p: model.get_submodule(p) for p in map(_torch_path, schema.modules)}
+        scale = schema.alpha / schema.rank
+        self._layers: list[LoraLinear] = []
         parameters: dict[str, torch.nn.Parameter] = {}
-        for path, layer in layers.items():
-            parameters[tensor_name(path, "A")] = layer.lora_A[_NAME].weight
-            parameters[tensor_name(path, "B")] = layer.lora_B[_NAME].weight
+        for module in schema.modules:
+            path, shape = _torch_path(module), (module.outputs, module.inputs)
+            layer = LoraLinear(self._plain[path], shape, schema.rank, scale, dropout)
+            model.set_submodule(path, layer)
+            self._layers.append(layer)
+            parameters[tensor_name(module.path, "A")] = layer.lora_A
+            parameters[tensor_name(module.path, "B")] = layer.lora_B
         self._parameters = dict(sorted(parameters.items()))
         self.device = next(iter(self._parameters.values())).device
         self.stop_training()
@@ -65,8 +57,8 @@ class Lora:
 
     def start_training(self, factors: Factors) -> list[torch.nn.Parameter]:
         """Let only these factors learn, with dropout on; returns them."""
-        for layer in self._dropouts:
-            layer.train()
+        for layer in self._layers:
+            layer.dropout.train()
         live = [self._parameters[name] for name in self.schema.shapes(factors)]
         for parameter in live:
             parameter.requires_grad_(True)
@@ -74,21 +66,26 @@ class Lora:
 
     def stop_training(self) -> None:
         """Freeze everything, dropout off."""
-        for layer in self._dropouts:
-            layer.eval()
+        for layer in self._layers:
+            layer.dropout.eval()
         for parameter in self._parameters.values():
             parameter.requires_grad_(False)
             parameter.grad = None
 
     def remove(self) -> None:
         """Take the layers out; the model is the plain base again."""
-        self._peft.unload()
+        for path, layer in self._plain.items():
+            self._model.set_submodule(path, layer)
+
+
+def _torch_path(module: ModuleShape) -> str:
+    return torch_path(module.path)
 
 
 def _check_modules(model: torch.nn.Module, schema: AdapterSchema) -> None:
     found = dict(model.named_modules())
     for module in schema.modules:
-        layer = found.get(torch_path(module.path))
+        layer = found.get(_torch_path(module))
         shape = (getattr(layer, "out_features", None), getattr(layer, "in_features", None))
         if shape != (module.outputs, module.inputs):
             raise AdapterError(

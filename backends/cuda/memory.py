@@ -1,9 +1,12 @@
-"""How much memory a training took at its peak."""
+"""How much memory a training took at its peak, and how to have more after an error."""
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
+from backends.cuda.allocator import release_memory
 from backends.memory import peak_resident_bytes
 
 
@@ -18,3 +21,10 @@ def peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return peak_resident_bytes()
+
+
+def free_memory() -> None:
+    """Give back what nothing needs any more, when something did not fit."""
+    gc.collect()
+    release_memory()
+    torch.cuda.empty_cache()

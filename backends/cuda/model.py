@@ -27,7 +27,7 @@ from backends.checkpoints import job_identity
 from backends.conversations import Conversations
 from backends.cuda.allocator import release_memory
 from backends.cuda.device import use_threads
-from backends.cuda.evaluation import evaluate
+from backends.cuda.evaluation import Evaluation
 from backends.cuda.generation import Conversation, answer_together
 from backends.cuda.lora import Lora
 from backends.cuda.training import train
@@ -55,6 +55,7 @@ class TorchModel:
         self._context = context_of(model.config) or 1 << 30
         self._threads, self._keep_threads = threads, keep_threads
         self._lora: Lora | None = None
+        self._evaluation = Evaluation(model)
         self._conversations = Conversations(lambda: Conversation(model))
         self._adapter, self._changes = "", 0
 
@@ -115,7 +116,7 @@ class TorchModel:
         """See ``LoadedModel.losses``."""
         check_examples(examples, self._context)
         use_threads(self._threads)
-        return evaluate(self._model, examples, progress)
+        return self._evaluation.losses(examples, progress)
 
     def generate(
         self, messages: Sequence[ChatMessage], options: GenerateOptions

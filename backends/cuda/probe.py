@@ -12,7 +12,7 @@ from pathlib import Path
 from backends.base import Probe, Quantisation
 from backends.memory import free_bytes, ram_bytes
 
-_NEEDED = ("torch", "transformers", "peft", "accelerate")
+_NEEDED = ("torch", "transformers", "accelerate")
 
 FORWARD_TOKENS = {"cpu": 1024, "mps": 4096, "cuda": 8192}
 """Padded tokens in one forward pass of a training, by device type.

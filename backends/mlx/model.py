@@ -25,7 +25,7 @@ from backends.base import (
 from backends.batches import check_examples
 from backends.checkpoints import job_identity
 from backends.conversations import Conversations
-from backends.mlx.evaluation import evaluate
+from backends.mlx.evaluation import Evaluation
 from backends.mlx.generation import Conversation, answer_together
 from backends.mlx.head import Head
 from backends.mlx.lora import Lora
@@ -57,6 +57,7 @@ class MlxModel:
         self._quantisation: Quantisation = quantisation
         self._context = context
         self._lora: Lora | None = None
+        self._evaluation = Evaluation(model, head)
         self._conversations = Conversations(lambda: Conversation(model, head))
         self._adapter, self._changes = "", 0
 
@@ -113,7 +114,7 @@ class MlxModel:
     ) -> list[ExampleLoss]:
         """See ``LoadedModel.losses``."""
         check_examples(examples, self._context)
-        return evaluate(self._model, self._head, examples, progress)
+        return self._evaluation.losses(examples, progress)
 
     def generate(
         self, messages: Sequence[ChatMessage], options: GenerateOptions

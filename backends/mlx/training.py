@@ -17,7 +17,7 @@ from mlx.utils import tree_map
 
 from backends.base import Example, ForwardPlan, Progress, TrainJob, TrainResult
 from backends.mlx.errors import memory_errors
-from backends.mlx.evaluation import evaluate
+from backends.mlx.evaluation import Evaluation
 from backends.mlx.forward import make_batch, token_losses
 from backends.mlx.head import Head
 from backends.mlx.lora import Arrays, Lora
@@ -63,6 +63,7 @@ class MlxEngine:
             weight_decay=job.recipe.weight_decay,
             bias_correction=True,
         )
+        self._evaluation = Evaluation(model, head)
         self._optimizer.init(lora.arrays(job.factors))
         self.begin_step()
         self.forward = ForwardPlan(FORWARD_TOKENS[device()])
@@ -123,7 +124,7 @@ class MlxEngine:
 
     def evaluate(self, examples: Sequence[Example], progress: Progress) -> None:
         """See ``Engine.evaluate``."""
-        evaluate(self._model, self._head, examples, progress)
+        self._evaluation.losses(examples, progress)
 
     def capture(self, *, gradients: bool) -> dict[str, np.ndarray]:
         """See ``Engine.capture``."""

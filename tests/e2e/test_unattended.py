@@ -7,39 +7,12 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
-from tests.e2e.world import PROGRAMS, World
+from tests.e2e.world import PROGRAMS, World, finish
 
 pytestmark = pytest.mark.timeout(300)
-
-Lines = list[dict[str, Any]]
-
-
-@contextmanager
-def following(world: World, hospital: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [PROGRAMS / "appliance", "--home", world.home(hospital), "train", "--follow", *options],
-        env=world.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def finish(process: subprocess.Popen[str]) -> Lines:
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    return [json.loads(line) for line in out.splitlines()]
 
 
 def test_a_plan_runs_through_a_restart_and_a_rotation(world: World) -> None:
@@ -51,7 +24,7 @@ def test_a_plan_runs_through_a_restart_and_a_rotation(world: World) -> None:
     assert refused.code == 5
     assert "coordinator round cancel" in refused.err
     options = ("--rounds", "2", "--json")
-    with following(world, "a", *options) as a:
+    with world.following("a", *options) as a:
         time.sleep(2)
         world.stop()
         time.sleep(1)
@@ -65,7 +38,7 @@ def test_a_plan_runs_through_a_restart_and_a_rotation(world: World) -> None:
         assert approved["replaces"] == asked["fingerprint"]
         # Only now, so that the second round opens with the new keys in its roster: until one names
         # them the keys before are kept.
-        with following(world, "b", *options) as b:
+        with world.following("b", *options) as b:
             for process in (a, b):
                 lines = finish(process)
                 assert lines[-1] == {"ended": "complete", "rounds": [1, 2]}
@@ -80,7 +53,7 @@ def test_a_plan_runs_through_a_restart_and_a_rotation(world: World) -> None:
 
 def test_following_ends_when_it_is_told_to(world: World) -> None:
     for told in (signal.SIGTERM, signal.SIGINT):
-        with following(world, "b", "--json") as process:
+        with world.following("b", "--json") as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if "Waiting for the next round" in line:

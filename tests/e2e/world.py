@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sysconfig
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,13 @@ class Done:
         """The last line of standard output, JSON."""
         found: dict[str, Any] = json.loads(self.out.strip().splitlines()[-1])
         return found
+
+
+def finish(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """Wait until a command that prints JSON lines has succeeded."""
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    return [json.loads(line) for line in out.splitlines()]
 
 
 def free_port() -> int:
@@ -90,6 +99,24 @@ class World:
 
     def appliance(self, hospital: str, *arguments: str, text: str = "", **environment: str) -> Done:
         return self.run("appliance", self.home(hospital), *arguments, text=text, **environment)
+
+    @contextmanager
+    def following(
+        self, hospital: str, *options: str, **environment: str
+    ) -> Iterator[subprocess.Popen[str]]:
+        """``appliance train --follow`` beside what happens inside; killed at its end."""
+        process = subprocess.Popen(
+            [PROGRAMS / "appliance", "--home", self.home(hospital), "train", "--follow", *options],
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     def coordinator(self, *arguments: str) -> Done:
         return self.run("coordinator", self.root / "coordinator", *arguments)

@@ -26,8 +26,25 @@ from backends.mlx.model import MlxModel
 from backends.mlx.training import MlxEngine
 from backends.training import Training
 from federation.adapter import AdapterSchema
+from tests.tiny import Architecture
 
 Tensors = dict[str, np.ndarray]
+
+MODELS: tuple[tuple[Architecture, bool], ...] = (
+    ("llama", False),
+    ("llama", True),
+    ("mistral", False),
+    ("qwen2", False),
+    ("qwen2", True),
+    ("qwen3", False),
+    ("gemma2", True),
+    ("gemma3_text", False),
+    ("gemma3_text", True),
+    ("phi", False),
+    ("phi3", False),
+    ("phi3", True),
+)
+"""Every architecture that is tested, with an output head of its own or the embedding's (tied)."""
 
 
 def quiet(_: TrainStep | EvalStep | Resumed | Note) -> None:

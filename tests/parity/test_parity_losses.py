@@ -8,24 +8,10 @@ import numpy as np
 import pytest
 
 from backends.base import GenerateOptions, LoadedModel
-from tests.parity.engines import Pair, losses
+from tests.parity.engines import MODELS, Pair, losses
 from tests.tiny import Architecture, tiny_model
 from tests.tiny_training import conversation, examples, schema_for, write_random
 
-MODELS: tuple[tuple[Architecture, bool], ...] = (
-    ("llama", False),
-    ("llama", True),
-    ("mistral", False),
-    ("qwen2", False),
-    ("qwen2", True),
-    ("qwen3", False),
-    ("gemma2", True),
-    ("gemma3_text", False),
-    ("gemma3_text", True),
-    ("phi", False),
-    ("phi3", False),
-    ("phi3", True),
-)
 LINEARS: dict[str, tuple[str, ...]] = {
     "phi": ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
     "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),

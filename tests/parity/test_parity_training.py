@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from backends.base import TrainJob
-from federation.adapter import AdapterSchema
-from tests.parity.engines import Pair, farthest, gradients, load, losses, trained
+from federation.adapter import AdapterSchema, Factors
+from tests.parity.engines import MODELS, Pair, farthest, gradients, load, losses, trained
 from tests.tiny import Architecture, tiny_model
 from tests.tiny_training import RECIPE, examples, schema_for, write_random
 
@@ -32,18 +32,24 @@ def adapter(tmp_path: Path, schema: AdapterSchema) -> Path:
     return write_random(tmp_path / "start.safetensors", schema, seed=3)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "phi3"])
-@pytest.mark.parametrize("factors", ["AB", "A", "B"])
+ALONE = [(architecture, tied, f) for f in "AB" for architecture, tied in MODELS if not tied]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tied", "factors"), [*((*model, "AB") for model in MODELS), *ALONE]
+)
 def test_gradients_of_every_factor_are_the_same(
-    pair: Pair, tmp_path: Path, architecture: Architecture, factors: str
+    tmp_path: Path, architecture: Architecture, tied: bool, factors: Factors
 ) -> None:
-    base = tiny_model(architecture)
-    here = pair if architecture == "llama" else Pair.of(base)
+    """On every linear layer of every architecture, training both factors or one of them."""
+    base = tiny_model(architecture, tied=tied)
+    here = Pair.of(base)
     schema = schema_for(base, (r".*layers\.\d+\.(self_attn|mlp)\..*",))
     here.attach(adapter(tmp_path, schema), schema)
     job = TrainJob(examples(here.torch), RECIPE, factors=factors)
     expected = gradients(here.torch, job, BATCHES)
     assert expected.keys() == schema.shapes(factors).keys()
+    assert min(np.abs(gradient).max() for gradient in expected.values()) > 1e-6
     assert farthest(gradients(here.mlx, job, BATCHES), expected) < GRADIENT
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import islice
 
 import mlx.core as mx
@@ -14,8 +13,6 @@ import torch
 from backends.base import Example, ForwardPlan, TrainJob
 from backends.batches import forward_passes, optimizer_steps
 from backends.cuda.forward import make_batch as torch_batch
-from backends.cuda.forward import token_losses as torch_losses
-from backends.cuda.model import TorchModel
 from backends.cuda.probe import FORWARD_TOKENS as TORCH_TOKENS
 from backends.mlx.forward import make_batch as mlx_batch
 from backends.mlx.forward import token_losses as mlx_losses
@@ -77,18 +74,6 @@ def test_on_mlx_nothing_reads_the_padding_though_there_is_no_mask() -> None:
     in_front = np.array(mlx_losses(model._head, shifted, places, batch.targets))
     n_real = len(batch.owners)
     assert np.abs(in_front[:n_real] - expected[:n_real]).max() > 1e-2
-
-
-def test_on_torch_nothing_reads_the_padding() -> None:
-    model = load("cuda", tiny_model())
-    assert isinstance(model, TorchModel)
-    batch = torch_batch(examples(model), torch.device("cpu"))
-    noise = torch.randint(0, 500, batch.ids.shape, generator=torch.Generator().manual_seed(1))
-    other = torch.where(batch.mask == 1, batch.ids, noise)
-    with torch.no_grad():
-        expected = torch_losses(model._model, batch)
-        found = torch_losses(model._model, replace(batch, ids=other))
-    assert torch.equal(found, expected)
 
 
 def test_the_head_sees_completions_only() -> None:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from backends.base import Example
 from backends.cuda import BACKEND
 from backends.cuda.attention import choose_attention
-from backends.cuda.evaluation import evaluate
+from backends.cuda.evaluation import Evaluation
 from backends.cuda.forward import make_batch, token_losses
 from tests.tiny import Architecture, tiny_model
 from tests.tiny_training import examples
@@ -32,7 +32,7 @@ def test_losses_equal_a_full_logits_computation(architecture: Architecture) -> N
     base = tiny_model(architecture)
     plain = AutoModelForCausalLM.from_pretrained(base)
     batch = examples(BACKEND.load(base, threads=1))
-    found = [loss.loss for loss in evaluate(plain, batch)]
+    found = [loss.loss for loss in Evaluation(plain).losses(batch)]
     assert found == pytest.approx([reference(plain, example) for example in batch], rel=1e-5)
 
 

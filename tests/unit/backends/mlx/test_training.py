@@ -11,8 +11,10 @@ from safetensors.numpy import load_file
 
 from backends.base import EvalStep, ForwardPlan, Note, Quantisation, Resumed, TrainJob, TrainStep
 from backends.mlx import BACKEND
+from backends.mlx import evaluation as mlx_evaluation
 from backends.mlx import training as mlx_training
 from backends.mlx.errors import memory_errors
+from backends.mlx.head import Head
 from backends.mlx.model import MlxModel
 from backends.mlx.training import MlxEngine
 from backends.training import Training
@@ -220,6 +222,32 @@ def test_running_out_of_memory_takes_the_plan_down_once(
     room = 0
     with pytest.raises(OutOfMemory, match="training step 1"):
         model.train(TrainJob(examples(model), RECIPE), quiet)
+
+
+def test_an_evaluation_that_runs_out_of_memory_is_halved_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for Metal's refusal: the processor build would end the process."""
+    model = loaded(tmp_path)
+    expected = model.losses(examples(model))
+    whole = mlx_evaluation.token_losses
+    room = 6
+
+    def tight(head: Head, ids: mx.array, *given: mx.array) -> mx.array:
+        if len(ids) > room:
+            raise RuntimeError("[metal::malloc] Attempting to allocate 99 bytes which is too much")
+        return whole(head, ids, *given)
+
+    monkeypatch.setattr(mlx_evaluation, "token_losses", tight)
+    seen: list[Event] = []
+    for _ in range(2):
+        found = model.losses(examples(model), seen.append)
+        assert [x.loss for x in found] == pytest.approx([x.loss for x in expected], rel=1e-5)
+    notes = [event.text for event in seen if isinstance(event, Note)]
+    assert [note[:30] for note in notes] == ["Out of memory while evaluating"]
+    room = 0
+    with pytest.raises(OutOfMemory, match="evaluating"):
+        model.losses(examples(model))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[malloc] Unable to allocate 9 B")])

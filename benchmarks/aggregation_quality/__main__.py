@@ -45,6 +45,7 @@ AGGREGATORS = (
     "multi-krum",
     "geometric-median",
     "geometric-median+stacked",
+    "geometric-median+stacked/detector",
 )
 """/detector leaves out suspicious updates; /validated has the coordinator measure every update."""
 

@@ -56,7 +56,7 @@ class Cell:
 class _Federated:
     """The last adapter, the last round's weights, and whom the detector left out, by round.
 
-    A round in which it left out everybody is aborted: the adapter before it stays.
+    A round in which it left too few for the rule is aborted: the adapter before it stays.
     """
 
     adapter: Path
@@ -96,9 +96,9 @@ def _alone(learner: Learner, cell: Cell, name: str) -> Path:
 def _federated(learner: Learner, cell: Cell, liars: frozenset[str]) -> _Federated:
     aggregator = aggregation.get(cell.aggregator)
     n = len(learner.task.hospitals)
-    needed = aggregator.robust.min_hospitals if aggregator.robust else 1
+    least = aggregator.robust.min_hospitals if aggregator.robust else 1
     # The rule's own minimum is for one liar; each further one asks for two hospitals more.
-    needed += 2 * (max(len(liars), 1) - 1) if aggregator.robust else 0
+    needed = least + (2 * (max(len(liars), 1) - 1) if aggregator.robust else 0)
     if n < needed:
         raise CannotAggregate(f"needs {needed} hospitals against {len(liars)} liars, there are {n}")
     parent = learner.start(cell.seed)
@@ -113,7 +113,7 @@ def _federated(learner: Learner, cell: Cell, liars: frozenset[str]) -> _Federate
         if cell.detector:
             excluded.append(_suspicious(inputs))
             updates = [update for update in updates if update.hospital not in excluded[-1]]
-            if not updates:
+            if len(updates) < least:
                 continue
             inputs = Inputs.of(inputs.schema, inputs.parent, updates)
         shares = aggregator.shares(inputs)

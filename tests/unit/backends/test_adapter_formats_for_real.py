@@ -132,6 +132,11 @@ def ours(folder: Path, adapter: LoraAdapter) -> np.ndarray:
     return logits(model)
 
 
+def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
+    """But for the order of sums: peft adds the low-rank part in a step of its own."""
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_exports_give_the_logits_of_our_engine(family: str, tmp_path: Path) -> None:
     folder, linears = build_family(family, tmp_path / "base")
@@ -143,7 +148,7 @@ def test_exports_give_the_logits_of_our_engine(family: str, tmp_path: Path) -> N
     (tmp_path / "peft").mkdir()
     write_peft(tmp_path / "peft", adapter, family)
     found = PeftModel.from_pretrained(base_of(folder), tmp_path / "peft").eval()
-    np.testing.assert_array_equal(logits(found), expected)
+    assert_same(logits(found), expected)
 
     (tmp_path / "mlx").mkdir()
     write_mlx(tmp_path / "mlx", adapter, "tiny")
@@ -170,7 +175,7 @@ def test_an_adapter_that_peft_trained_is_read(tmp_path: Path, rslora: bool) -> N
         optimizer.zero_grad()
     model.save_pretrained(tmp_path)
     adapter = read_peft(tmp_path, read_card(base).linears)
-    np.testing.assert_array_equal(ours(base, adapter), logits(model.eval()))
+    assert_same(ours(base, adapter), logits(model.eval()))
     saved = load_file(tmp_path / peft_config.WEIGHTS_NAME)
     assert {n: t.numpy().tobytes() for n, t in saved.items()} == {
         n: t.tobytes() for n, t in adapter.tensors.items()
@@ -243,4 +248,4 @@ def test_a_canonical_adapter_is_exported_as_the_engine_uses_it(tmp_path: Path) -
     (tmp_path / "out").mkdir()
     write_peft(tmp_path / "out", adapter, "tiny")
     found = PeftModel.from_pretrained(base_of(base), tmp_path / "out").eval()
-    np.testing.assert_array_equal(logits(found), logits(model._model))
+    assert_same(logits(found), logits(model._model))

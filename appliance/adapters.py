@@ -83,7 +83,8 @@ def store(
         with storage_errors(folder):
             temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_TEMPORARY))
         try:
-            write_weights(temporary / WEIGHTS_NAME)
+            with storage_errors(folder):
+                write_weights(temporary / WEIGHTS_NAME)
             write_atomically(temporary / CONFIG_NAME, json.dumps(config, indent=2).encode())
             write_atomically(temporary / CARD_NAME, card.to_json())
             with storage_errors(folder):

@@ -78,6 +78,14 @@ def test_a_failure_while_writing_keeps_the_old_one(paths: Paths) -> None:
     assert sorted(p.name for p in folder.parent.iterdir()) == [".adapters.lock", "local"]
 
 
+def test_weights_that_cannot_be_moved_into_their_place_are_a_storage_error(paths: Paths) -> None:
+    def move(target: Path) -> None:
+        (paths.home / "not there").replace(target)
+
+    with pytest.raises(StorageError, match="Cannot write"):
+        adapters.store(paths.adapters / "local", CARD, move)
+
+
 def test_a_kill_between_the_two_renames_loses_nothing(paths: Paths) -> None:
     folder = paths.adapters / "local"
     adapters.store(folder, CARD, write)

@@ -77,8 +77,9 @@ def read_status(context: Context) -> ApplianceStatus:
     exit_code = 0
     try:
         with open_session(context) as session:
-            current = session.client.current()
+            # First: one that was revoked or waits is told no more than which keys sign.
             session.trust.learn(session.client)
+            current = session.client.current()
         number, state, delivered = current.round, current.state, current.delivered
         quarantine = current.quarantine
     except TransportError as error:

@@ -1,8 +1,8 @@
 """How much memory a training will take, reckoned from the architecture before anything is loaded.
 
-What the backward pass needs is counted (``backends.kept``); the constants beside that are measured
-on the processor with three models (``benchmarks/memory.py`` prints estimate and measured peak side
-by side). What a GPU's allocator adds is not measured.
+What the backward pass needs is counted (``backends.kept``); the constants beside that were fitted
+on the processor to one model and hold for two others (``benchmarks/memory.py`` prints estimate and
+measured peak side by side). What a GPU's allocator adds is not measured.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from coordinator.rounds import Action, Facts, Request, State, decide
 from coordinator.store.reading import stored
 from coordinator.store.round_row import RoundRow
 from coordinator.store.uploads import UploadRow
-from federation.errors import AdapterError
+from federation.errors import AdapterError, StorageError
 from federation.membership import Roster
 
 _REVOKED = "revoked before the round closed"
@@ -210,6 +210,10 @@ def _abort(
 
 def _forget(coordinator: Coordinator) -> None:
     # The round's secret is overwritten in the database, but its log has the pages as they were.
-    coordinator.store.database.empty_log()
+    try:
+        coordinator.store.database.empty_log()
+    except StorageError as error:
+        # The round has ended all the same, and the sweeper empties the log later.
+        coordinator.emit("log_not_emptied", reason=str(error), hint=error.hint)
     # Nothing can open the bodies any more.
     coordinator.blobs.sweep(coordinator.store.uploads.needed_bodies)

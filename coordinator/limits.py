@@ -102,7 +102,8 @@ class Limits:
     """What one application lets its callers do: how often, and how much at one time.
 
     An address is charged for what cannot be attributed to a hospital: requests whose signature
-    does not verify, enrolments, readiness checks. Hospitals behind one proxy do not share a limit.
+    does not verify, enrolments, readiness checks. Hospitals behind one proxy do not share a limit,
+    but that of asking for the coordinator's keys, which keeps them from nothing else.
     """
 
     def __init__(
@@ -110,6 +111,9 @@ class Limits:
     ) -> None:
         self._hospitals = RateLimit(section.requests_per_second, section.request_burst, monotonic)
         self._addresses = RateLimit(section.strangers_per_second, section.stranger_burst, monotonic)
+        self._key_askers = RateLimit(
+            section.strangers_per_second, section.stranger_burst, monotonic
+        )
         self.parts = AtOnce(_PARTS_AT_ONCE)
         """By hospital: each holds a part in memory."""
         self.commits = AtOnce(1)
@@ -122,6 +126,10 @@ class Limits:
     def charge_address(self, address: str) -> None:
         """Count a request of nobody known. Raises TooManyRequests."""
         _refuse_for(self._addresses.take(_network(address)), "address")
+
+    def charge_key_asker(self, address: str) -> None:
+        """Count a question for the coordinator's keys, of anybody. Raises TooManyRequests."""
+        _refuse_for(self._key_askers.take(_network(address)), "address")
 
     def charge_hospital(self, hospital: str) -> None:
         """Count a member's request. Raises TooManyRequests."""

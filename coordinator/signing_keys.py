@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coordinator.store.successions import Successions
-from federation.errors import IdentityError
+from federation.errors import IdentityError, StorageError
 from federation.files import storage_errors, sync_folder
 from federation.signing import Identity
 
@@ -32,10 +32,17 @@ class SigningKeys:
         self._identity = self._load(successions.newest_keys())
 
     def current(self) -> Identity:
-        """The keys that sign now. Raises IdentityError where no file holds them."""
+        """The keys that sign now. Raises StorageError where no file holds them any more."""
         wanted = self._successions.newest_keys()
-        if wanted is not None and self._identity.public().digest() != wanted:
-            self._identity = self._load(wanted)
+        while wanted is not None and self._identity.public().digest() != wanted:
+            try:
+                self._identity = self._load(wanted)
+            except IdentityError as error:
+                # They may have been replaced once more meanwhile.
+                tried, wanted = wanted, self._successions.newest_keys()
+                if wanted == tried:
+                    # A hospital must not take it for a question of its own keys.
+                    raise StorageError(str(error), hint=error.hint) from error
         return self._identity
 
     def _load(self, wanted: str | None) -> Identity:
@@ -79,21 +86,22 @@ class SigningKeys:
             if self._is_unfinished():
                 yield None
             else:
-                yield self._prepared()
+                # Never what lies there: it may be older than a theft, or planted by the thief.
+                new = Identity.generate()
+                new.save(self._next, self._passphrase)
+                yield new
             with storage_errors(self._path):
                 os.replace(self._next, self._path)
                 sync_folder(self._path.parent)
 
-    def _prepared(self) -> Identity:
-        """Those of a rotation that was cut off before its commit, or newly made ones."""
-        if not self._next.exists():
-            Identity.generate().save(self._next, self._passphrase)
-        return self._read(self._next)
-
     def _is_unfinished(self) -> bool:
-        """Whether the waiting keys sign already."""
+        """Whether the keys that sign are in the waiting file alone."""
+        current = self.current().public()
+        present = self._read_if_there(self._path)
+        if present is not None and present.public() == current:
+            return False
         waiting = self._read_if_there(self._next)
-        return waiting is not None and waiting.public() == self.current().public()
+        return waiting is not None and waiting.public() == current
 
     @contextmanager
     def _locked(self, how: int) -> Iterator[None]:

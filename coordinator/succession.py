@@ -20,11 +20,16 @@ from federation.succession import (
 
 @dataclass(frozen=True)
 class Rotated:
-    """Which keys sign now, and whose place they took; ``number`` counts all successions."""
+    """Which keys sign now, and whose place they took; ``number`` counts all successions.
+
+    ``only_finished`` says that no new ones were made: an earlier rotation, which had been cut off
+    after they began to sign, was brought to its end.
+    """
 
     number: int
     former: str
     fingerprint: str
+    only_finished: bool
 
 
 def rotate(coordinator: Coordinator, admin: Identity) -> Rotated:
@@ -39,7 +44,12 @@ def rotate(coordinator: Coordinator, admin: Identity) -> Rotated:
         if new is not None:
             _succeed(coordinator, admin, new)
     newest = coordinator.store.successions.chain().links[-1].claimed()
-    return Rotated(newest.number, fingerprint(newest.former), fingerprint(newest.new))
+    return Rotated(
+        newest.number,
+        fingerprint(newest.former),
+        fingerprint(newest.new),
+        only_finished=new is None,
+    )
 
 
 def _succeed(coordinator: Coordinator, admin: Identity, new: Identity) -> None:

@@ -38,11 +38,9 @@ def restore(
         if f"gradient.{name}" in tensors:
             parameter.grad = torch.from_numpy(tensors[f"gradient.{name}"]).to(parameter.device)
         if f"step.{name}" in tensors:
-            # AdamW keeps its count of steps on the processor.
+            # A fused AdamW keeps its count of steps there too.
             optimizer.state[parameter] = {
-                moment: torch.from_numpy(tensors[f"{moment}.{name}"]).to(
-                    "cpu" if moment == "step" else parameter.device
-                )
+                moment: torch.from_numpy(tensors[f"{moment}.{name}"]).to(parameter.device)
                 for moment in _MOMENTS
             }
     set_random_states(

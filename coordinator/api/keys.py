@@ -35,5 +35,5 @@ def get_coordinator_keys(request: Request) -> Response:
 
     Anybody may ask: a hospital has to know whom it talks to before it can be known there.
     """
-    request.app.state.limits.charge_address(peer(request))
+    request.app.state.limits.charge_key_asker(peer(request))
     return answer(request.app.state.coordinator.store.successions.chain())

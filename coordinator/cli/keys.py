@@ -60,9 +60,14 @@ def rotate(paths: Paths, admin_key: Path | None, as_json: bool) -> None:
     from coordinator.succession import rotate as run
 
     done = run(load_coordinator(paths), load_admin(paths, admin_key))
+    which = (
+        "No new keys: a rotation that had been cut off is finished. To replace these, run it again."
+        if done.only_finished
+        else "These keys are new."
+    )
     emit(
         asdict(done),
-        f"New signing keys: {done.fingerprint}\nThey take the place of {done.former}.\n"
+        f"Signing keys: {done.fingerprint}\nThey take the place of {done.former}.\n{which}\n"
         "Hospitals follow by themselves, and then refuse the old keys.\n"
         "Next: coordinator backup. With an older one you could not go on: it holds the old keys.",
         as_json=as_json,

@@ -189,10 +189,40 @@ def test_a_rotation_that_was_cut_off_leaves_working_keys_and_is_finished_by_the_
     renamed = cut is cut_rename and after
     # Only where nothing at all was left to do is the same command another rotation.
     assert done.number == (2 if renamed else 1)
+    assert done.only_finished is (committed and not renamed)
     assert not (world.paths.keys / "coordinator.next.pem").exists()
     assert Identity.load(world.paths.identity).public() == trusted(world, pinned)
     assert now(world) == done.fingerprint
     assert world.paths.identity.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("rotated_before", [False, True])
+@pytest.mark.parametrize("planted", ["strange", "present"])
+def test_a_key_that_lies_there_is_never_signed_in(
+    world: World, planted: str, rotated_before: bool
+) -> None:
+    if rotated_before:
+        rotate(world.coordinator, world.admin)
+    before = now(world)
+    waiting = world.paths.keys / "coordinator.next.pem"
+    strange = Identity.generate()
+    if planted == "strange":
+        strange.save(waiting)
+    else:
+        waiting.write_bytes(world.paths.identity.read_bytes())
+    done = rotate(world.coordinator, world.admin)
+    assert (done.former, done.only_finished) == (before, False)
+    assert done.fingerprint not in (before, fingerprint(strange.public()))
+    assert now(world) == done.fingerprint
+
+
+def test_a_server_that_cannot_read_its_keys_does_not_blame_the_hospital(world: World) -> None:
+    other = another_process(world)
+    rotate(other, world.admin)
+    other.store.database.close()
+    world.paths.identity.unlink()
+    with pytest.raises(StorageError, match="present keys"):
+        world.coordinator.identity.public()
 
 
 def test_keys_that_do_not_belong_to_the_database_are_refused(world: World) -> None:

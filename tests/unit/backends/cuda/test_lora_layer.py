@@ -62,12 +62,17 @@ def test_dropout_is_of_the_adapters_input_alone() -> None:
 
 def test_in_half_precision_factors_and_their_gradients_stay_float32() -> None:
     made, x = layer(torch.bfloat16), inputs(torch.bfloat16).requires_grad_()
-    exact = formula(layer(), inputs(), inputs())
+    exact, x32 = layer(), inputs().requires_grad_()
+    expected = formula(exact, x32, x32)
+    expected.square().mean().backward()
     y = made(x)
     y.square().mean().backward()
     assert y.dtype == x.grad.dtype == torch.bfloat16
     assert made.lora_A.grad.dtype == made.lora_B.grad.dtype == torch.float32
-    assert (y - exact).norm() < 0.01 * exact.norm()
+    assert (y - expected).norm() < 0.01 * expected.norm()
+    pairs = ((made.lora_A, exact.lora_A), (made.lora_B, exact.lora_B), (x, x32))
+    for mine, theirs in pairs:
+        assert (mine.grad - theirs.grad).norm() < 0.02 * theirs.grad.norm()
 
 
 def test_the_input_is_kept_once_and_as_it_is() -> None:

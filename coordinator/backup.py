@@ -87,7 +87,8 @@ def read_manifest(folder: Path, expected: str) -> BackupManifest:
     except (OSError, ValidationError) as error:
         raise InputError(
             f"{folder} holds no backup: {MANIFEST} cannot be read ({type(error).__name__}).",
-            hint="Give the folder that `coordinator backup` made.",
+            hint="Give the folder that `coordinator backup` made. One from before backups were "
+            "signed is restored by the version that made it; then upgrade.",
         ) from error
     found = fingerprint(manifest.signer)
     if found != expected.strip().upper():
